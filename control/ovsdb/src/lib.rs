@@ -1,0 +1,2 @@
+//! OVSDB (RFC 7047) without I/O.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Everything slow: the daemon and its command line.
+#![deny(unsafe_code)]

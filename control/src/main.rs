@@ -1,0 +1,2 @@
+//! `underpass`: one binary, many names.
+fn main() {}

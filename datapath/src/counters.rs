@@ -1,0 +1,162 @@
+//! What is counted, without sharing a cache line between workers: each worker has its own cell, readers add them up.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Most workers a datapath may run.
+pub const MAX_WORKERS: usize = 16;
+
+/// Counters of one port as one worker sees it. A superframe counts as the packets it stands for.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct PortCell {
+    /// Packets received.
+    pub rx_packets: AtomicU64,
+    /// Bytes received (Ethernet header included, FCS not).
+    pub rx_bytes: AtomicU64,
+    /// Received multicast and broadcast packets.
+    pub rx_multicast: AtomicU64,
+    /// Received but not forwarded, whatever the reason.
+    pub rx_dropped: AtomicU64,
+    /// Packets sent.
+    pub tx_packets: AtomicU64,
+    /// Bytes sent.
+    pub tx_bytes: AtomicU64,
+    /// Could not be sent for want of room or fit.
+    pub tx_dropped: AtomicU64,
+    /// Refused by the device.
+    pub tx_errors: AtomicU64,
+}
+
+/// The counters of a port, one cell a worker. Kept by [`std::sync::Arc`] so that they outlive a snapshot.
+#[derive(Debug, Default)]
+pub struct PortCounters {
+    cells: [PortCell; MAX_WORKERS],
+}
+
+/// Sums over all workers.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // the same names as in PortCell
+pub struct PortStats {
+    pub rx_packets: u64,
+    pub rx_bytes: u64,
+    pub rx_multicast: u64,
+    pub rx_dropped: u64,
+    pub tx_packets: u64,
+    pub tx_bytes: u64,
+    pub tx_dropped: u64,
+    pub tx_errors: u64,
+}
+
+impl PortCounters {
+    /// The cell of worker `w`.
+    #[inline]
+    pub fn cell(&self, w: usize) -> &PortCell {
+        &self.cells[w % MAX_WORKERS]
+    }
+
+    /// Sums over all workers.
+    pub fn sum(&self) -> PortStats {
+        let mut s = PortStats::default();
+        for c in &self.cells {
+            s.rx_packets += c.rx_packets.load(Relaxed);
+            s.rx_bytes += c.rx_bytes.load(Relaxed);
+            s.rx_multicast += c.rx_multicast.load(Relaxed);
+            s.rx_dropped += c.rx_dropped.load(Relaxed);
+            s.tx_packets += c.tx_packets.load(Relaxed);
+            s.tx_bytes += c.tx_bytes.load(Relaxed);
+            s.tx_dropped += c.tx_dropped.load(Relaxed);
+            s.tx_errors += c.tx_errors.load(Relaxed);
+        }
+        s
+    }
+}
+
+/// Adds to a counter that only this thread writes: a plain load and store, no locked instruction.
+#[inline]
+pub fn bump(c: &AtomicU64, n: u64) {
+    c.store(c.load(Relaxed).wrapping_add(n), Relaxed);
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
+        /// Why a frame or packet went no further. Each has a counter a worker, shown by `coverage/show`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum Drop { $($(#[doc = $doc])+ $name,)+ }
+
+        impl Drop {
+            /// Every reason, in order.
+            pub const ALL: &'static [Drop] = &[$(Drop::$name,)+];
+
+            /// The counter's name, as `coverage/show` prints it.
+            pub fn name(self) -> &'static str {
+                match self { $(Drop::$name => $text,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Shorter than its headers, or its lengths contradict each other.
+    Malformed = "drop_malformed",
+    /// Its source address is a group address or zero.
+    BadSource = "drop_bad_source",
+    /// To a reserved group address (IEEE 802.1D 7.12.6), which a bridge never forwards.
+    ReservedGroup = "drop_reserved_group",
+    /// Its destination was learned on the port that it came in by.
+    SamePort = "drop_same_port",
+    /// Its port belongs to no bridge, or to nobody any more.
+    NoBridge = "drop_no_bridge",
+    /// Longer than the output takes, and neither splitting, fragmenting nor an ICMP answer applies.
+    TooBig = "drop_too_big",
+    /// Answered with ICMP fragmentation-needed or packet-too-big instead.
+    TooBigAnswered = "drop_too_big_answered",
+    /// The batch had no room left.
+    NoRoom = "drop_no_room",
+    /// GRE packet from an address, or with a key, that no tunnel has.
+    GreNoTunnel = "gre_no_tunnel",
+    /// GRE version, reserved or routing bits that RFC 2784 says to discard.
+    GreUnsupported = "gre_unsupported",
+    /// GRE payload that is not Ethernet.
+    GreProtocol = "gre_protocol",
+    /// GRE checksum wrong.
+    GreChecksum = "gre_checksum",
+    /// Outer CE on an inner packet that cannot carry it (RFC 6040 section 4.2).
+    EcnDrop = "gre_ecn_not_capable",
+    /// The kernel refused to send on the underlay.
+    UnderlayTx = "drop_underlay_tx",
+    /// The kernel refused to send on a local port.
+    PortTx = "drop_port_tx",
+}
+
+/// One counter a reason, of one worker.
+#[derive(Debug)]
+pub struct DropCell {
+    counts: Box<[AtomicU64]>,
+}
+
+impl DropCell {
+    /// All zero.
+    pub fn new() -> DropCell {
+        DropCell { counts: Drop::ALL.iter().map(|_| AtomicU64::new(0)).collect() }
+    }
+
+    /// Count `n` more for `why`. Only the owning worker calls this.
+    #[inline]
+    pub fn add(&self, why: Drop, n: u64) {
+        if let Some(c) = self.counts.get(why as usize) {
+            bump(c, n);
+        }
+    }
+
+    /// The count of `why`.
+    pub fn get(&self, why: Drop) -> u64 {
+        self.counts.get(why as usize).map_or(0, |c| c.load(Relaxed))
+    }
+}
+
+impl Default for DropCell {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,1 @@
+//! Making frames fit: finish checksums, segment superframes, split, fragment, clamp MSS, answer too-big; and coalesce.

@@ -1,0 +1,1 @@
+//! Worker threads: wait, receive a batch, forward it, flush every output.

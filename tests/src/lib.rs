@@ -1,0 +1,1 @@
+//! The harness: namespaces, engines, daemons, captures.
