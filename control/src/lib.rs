@@ -1,2 +1,8 @@
 //! Everything slow: the daemon and its command line.
 #![deny(unsafe_code)]
+
+// the process
+pub mod detach;
+pub mod pidfile;
+pub mod privileges;
+pub mod rundir;
