@@ -1,0 +1,32 @@
+//! Where commits are made durable.
+
+use serde_json::Value;
+use std::io;
+
+/// The place on disk, or its stand-in in tests.
+pub trait Journal {
+    /// Adds one record, durable on return. On an error nothing of it may remain.
+    fn append(&mut self, record: &Value) -> io::Result<()>;
+
+    /// Whether so much has been appended since the last snapshot that a new one pays.
+    fn wants_compaction(&self) -> bool {
+        false
+    }
+
+    /// Replaces everything by the schema and one record that makes the present content.
+    fn compact(&mut self, schema: &Value, snapshot: &Value) -> io::Result<()>;
+}
+
+/// Keeps nothing: for tests and databases that live in memory.
+#[derive(Debug, Default)]
+pub struct NoJournal;
+
+impl Journal for NoJournal {
+    fn append(&mut self, _record: &Value) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn compact(&mut self, _schema: &Value, _snapshot: &Value) -> io::Result<()> {
+        Ok(())
+    }
+}
