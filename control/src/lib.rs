@@ -3,6 +3,7 @@
 
 // the process
 pub mod detach;
+pub mod logging;
 pub mod pidfile;
 pub mod privileges;
 pub mod rundir;
