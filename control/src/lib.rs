@@ -7,3 +7,7 @@ pub mod logging;
 pub mod pidfile;
 pub mod privileges;
 pub mod rundir;
+
+// from rows to devices
+pub mod devices;
+pub mod reconcile;

@@ -116,7 +116,12 @@ impl Underlay {
         unimplemented!()
     }
     /// Sends datagrams out of `buf`. Calls `refused` with the port of each that the kernel found too big (EMSGSIZE).
-    pub fn tx(&self, buf: &[u8], packets: &[TxPacket], refused: &mut dyn FnMut(crate::snapshot::PortId)) -> Sent {
+    pub fn tx(
+        &self,
+        buf: &[u8],
+        packets: &[TxPacket],
+        refused: &mut dyn FnMut(crate::snapshot::PortId),
+    ) -> Sent {
         unimplemented!()
     }
 }

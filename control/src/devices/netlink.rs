@@ -1,0 +1,554 @@
+//! rtnetlink in one place: what links, addresses and routes there are, changes to them, and word when they change.
+//!
+//! Every call speaks of the network namespace in which the socket was opened. Errors are the kernel's own, so that
+//! callers can tell ENODEV from EPERM.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::{FutureExt, Stream, StreamExt, TryStreamExt};
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteType,
+};
+use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, MulticastGroup};
+use tokio::task::JoinHandle;
+
+/// Counters that the kernel keeps for a link, by the names of the `statistics` column.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct LinkStats {
+    pub rx_packets: u64,
+    pub rx_bytes: u64,
+    pub rx_errors: u64,
+    pub rx_dropped: u64,
+    pub rx_multicast_packets: u64,
+    pub rx_over_err: u64,
+    pub rx_crc_err: u64,
+    pub rx_frame_err: u64,
+    pub rx_missed_errors: u64,
+    pub tx_packets: u64,
+    pub tx_bytes: u64,
+    pub tx_errors: u64,
+    pub tx_dropped: u64,
+    pub collisions: u64,
+}
+
+/// A network device as the kernel describes it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Interface index; never 0 for a real link.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// What made it: `bridge`, `veth`, `tun`; empty for hardware.
+    pub kind: String,
+    /// Index of the bridge or bond that it belongs to; 0: none.
+    pub master: u32,
+    /// Ethernet address; zero when it has none of six bytes.
+    pub mac: [u8; 6],
+    /// In bytes.
+    pub mtu: u32,
+    /// Administratively up (IFF_UP).
+    pub up: bool,
+    /// Has carrier.
+    pub carrier: bool,
+    /// How often the carrier came or went.
+    pub carrier_changes: u32,
+    /// `ip link set … alias`.
+    pub alias: String,
+    /// The kernel's counters.
+    pub stats: LinkStats,
+}
+
+impl Link {
+    /// A Linux bridge (not a port of one).
+    pub fn is_bridge(&self) -> bool {
+        self.kind == "bridge"
+    }
+}
+
+/// All links of a namespace at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Links(Vec<Link>);
+
+impl Links {
+    /// The link of that name.
+    pub fn by_name(&self, name: &str) -> Option<&Link> {
+        self.0.iter().find(|l| l.name == name)
+    }
+
+    /// The link with that index.
+    pub fn by_index(&self, index: u32) -> Option<&Link> {
+        self.0.iter().find(|l| l.index == index)
+    }
+
+    /// The ports of a bridge or bond.
+    pub fn ports_of(&self, master: u32) -> impl Iterator<Item = &Link> {
+        self.0.iter().filter(move |l| l.master == master)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Link> {
+        self.0.iter()
+    }
+}
+
+impl FromIterator<Link> for Links {
+    fn from_iter<T: IntoIterator<Item = Link>>(links: T) -> Links {
+        Links(links.into_iter().collect())
+    }
+}
+
+/// An address of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Address {
+    /// The address.
+    pub ip: IpAddr,
+    /// Length of its prefix in bits.
+    pub prefix: u8,
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.ip, self.prefix)
+    }
+}
+
+impl std::str::FromStr for Address {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Address, String> {
+        let bad = || format!("{s}: not an address with its prefix length");
+        let (ip, prefix) = s.split_once('/').ok_or_else(bad)?;
+        let ip: IpAddr = ip.parse().map_err(|_| bad())?;
+        let prefix: u8 = prefix.parse().map_err(|_| bad())?;
+        let most = if ip.is_ipv4() { 32 } else { 128 };
+        if prefix > most { Err(bad()) } else { Ok(Address { ip, prefix }) }
+    }
+}
+
+/// A handle on the kernel's routing socket. Clones share the socket; the last one closes it.
+#[derive(Debug, Clone)]
+pub struct Netlink {
+    handle: Handle,
+    _connection: Arc<Task>,
+}
+
+/// Stops the task that it holds.
+#[derive(Debug)]
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Netlink {
+    /// Opens a socket in the calling thread's network namespace. Must be called inside a tokio runtime.
+    pub fn open() -> io::Result<Netlink> {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        Ok(Netlink { handle, _connection: Arc::new(Task(tokio::spawn(connection))) })
+    }
+
+    /// Every link there is.
+    pub async fn links(&self) -> io::Result<Links> {
+        let all: Vec<Link> =
+            self.handle.link().get().execute().map_ok(link).try_collect().await.map_err(kernel_error)?;
+        Ok(Links(all))
+    }
+
+    /// The link of that name; ENODEV when there is none.
+    pub async fn link(&self, name: &str) -> io::Result<Link> {
+        let mut answers = self.handle.link().get().match_name(name).execute();
+        let answer = answers.try_next().await.map_err(kernel_error)?;
+        answer.map(link).ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
+    }
+
+    /// Makes a veth pair: `near` here, `far` in the namespace `far_ns`. Neither speaks ARP.
+    pub async fn add_veth(
+        &self,
+        near: &NewLink<'_>,
+        far: &NewLink<'_>,
+        far_ns: BorrowedFd<'_>,
+    ) -> io::Result<()> {
+        let mut peer = far.attributes().build();
+        peer.attributes.push(LinkAttribute::NetNsFd(far_ns.as_raw_fd()));
+        let mut message = near.attributes().build();
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]));
+        self.handle.link().add(message).execute().await.map_err(kernel_error)
+    }
+
+    /// Removes a link that software made. No error when it is gone already.
+    pub async fn delete(&self, index: u32) -> io::Result<()> {
+        gone_is_fine(self.handle.link().del(index).execute().await.map_err(kernel_error))
+    }
+
+    /// Makes the link a port of `master`; 0: of none.
+    pub async fn set_master(&self, index: u32, master: u32) -> io::Result<()> {
+        self.change(LinkUnspec::new_with_index(index).controller(master)).await
+    }
+
+    /// Brings the link up or down.
+    pub async fn set_up(&self, index: u32, up: bool) -> io::Result<()> {
+        let link = LinkUnspec::new_with_index(index);
+        self.change(if up { link.up() } else { link.down() }).await
+    }
+
+    /// Sets its MTU, in bytes.
+    pub async fn set_mtu(&self, index: u32, mtu: u32) -> io::Result<()> {
+        self.change(LinkUnspec::new_with_index(index).mtu(mtu)).await
+    }
+
+    /// Sets its Ethernet address.
+    pub async fn set_mac(&self, index: u32, mac: [u8; 6]) -> io::Result<()> {
+        self.change(LinkUnspec::new_with_index(index).address(mac.to_vec())).await
+    }
+
+    /// Sets its alias, which `ip link` shows.
+    pub async fn set_alias(&self, index: u32, alias: &str) -> io::Result<()> {
+        self.change(LinkUnspec::new_with_index(index).alias(alias)).await
+    }
+
+    async fn change(&self, message: LinkMessageBuilder<LinkUnspec>) -> io::Result<()> {
+        self.handle.link().change(message.build()).execute().await.map_err(kernel_error)
+    }
+
+    /// The addresses of a link that somebody gave it: those that the kernel made by itself (link-local ones, and
+    /// those that expire) are left out, for they come and go with the link.
+    pub async fn addresses(&self, index: u32) -> io::Result<Vec<Address>> {
+        let mut request = self.handle.address().get().set_link_index_filter(index).execute();
+        let mut found = Vec::new();
+        while let Some(message) = request.try_next().await.map_err(kernel_error)? {
+            found.extend(address(&message));
+        }
+        Ok(found)
+    }
+
+    /// Adds an address. No error when the link has it already.
+    pub async fn add_address(&self, index: u32, address: Address) -> io::Result<()> {
+        let mut request = self.handle.address().add(index, address.ip, address.prefix);
+        if address.ip.is_ipv6() {
+            // Usable at once: duplicate detection would leave it unusable for a second, and the address only moves
+            request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+        match request.execute().await.map_err(kernel_error) {
+            Err(e) if e.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Removes an address. No error when the link has it no more.
+    pub async fn delete_address(&self, index: u32, address: Address) -> io::Result<()> {
+        let mut message = AddressMessage::default();
+        message.header.family = family(address.ip);
+        message.header.prefix_len = address.prefix;
+        message.header.index = index;
+        message.attributes.push(AddressAttribute::Local(address.ip));
+        let done = self.handle.address().del(message).execute().await.map_err(kernel_error);
+        match done {
+            Err(e) if e.raw_os_error() == Some(libc::EADDRNOTAVAIL) => Ok(()),
+            other => gone_is_fine(other),
+        }
+    }
+
+    /// The routes out of a link that somebody made, of all tables but `local`: not those that the kernel keeps for
+    /// the link's own addresses.
+    pub async fn routes(&self, index: u32) -> io::Result<Vec<Route>> {
+        let mut found = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut question = RouteMessage::default();
+            question.header.address_family = family;
+            let mut answers = self.handle.route().get(question).execute();
+            while let Some(message) = answers.try_next().await.map_err(kernel_error)? {
+                found.extend(Route::of_link(&message, index));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Adds a route out of a link. No error when it is there already.
+    pub async fn add_route(&self, index: u32, route: &Route) -> io::Result<()> {
+        let request = self.handle.route().add(route.message(index));
+        match request.execute().await.map_err(kernel_error) {
+            Err(e) if e.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Removes a route out of a link. No error when it is gone already.
+    pub async fn delete_route(&self, index: u32, route: &Route) -> io::Result<()> {
+        gone_is_fine(self.handle.route().del(route.message(index)).execute().await.map_err(kernel_error))
+    }
+
+    /// How packets to `remote` leave (from `local`, if that is given), as routes stand now.
+    pub async fn route_to(&self, remote: IpAddr, local: Option<IpAddr>) -> io::Result<Way> {
+        let mut question = RouteMessage::default();
+        let bits = if remote.is_ipv4() { 32 } else { 128 };
+        question.header.address_family = family(remote);
+        question.header.destination_prefix_length = bits;
+        question.attributes.push(RouteAttribute::Destination(remote.into()));
+        if let Some(local) = local {
+            question.header.source_prefix_length = bits;
+            question.attributes.push(RouteAttribute::Source(local.into()));
+        }
+        let mut answers = self.handle.route().get(question).execute();
+        let answer = answers.try_next().await.map_err(kernel_error)?;
+        let Some(answer) = answer else { return Err(io::Error::from_raw_os_error(libc::ENETUNREACH)) };
+        let mut way = Way::default();
+        for attribute in answer.attributes {
+            match attribute {
+                RouteAttribute::Oif(index) => way.link = index,
+                RouteAttribute::PrefSource(a) => way.source = ip(&a),
+                RouteAttribute::Metrics(metrics) => {
+                    let mtu = |m| if let RouteMetric::Mtu(mtu) = m { Some(mtu) } else { None };
+                    way.mtu = metrics.into_iter().find_map(mtu);
+                }
+                _ => {}
+            }
+        }
+        Ok(way)
+    }
+}
+
+/// How packets leave for an address.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Way {
+    /// Index of the link.
+    pub link: u32,
+    /// The address they leave from.
+    pub source: Option<IpAddr>,
+    /// The MTU that the route has or that the kernel has learned for it; None: the link's.
+    pub mtu: Option<u32>,
+}
+
+/// What a new link shall be like.
+#[derive(Debug, Clone, Copy)]
+pub struct NewLink<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its Ethernet address.
+    pub mac: [u8; 6],
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Whether to bring it up at once.
+    pub up: bool,
+}
+
+impl NewLink<'_> {
+    fn attributes(&self) -> LinkMessageBuilder<LinkUnspec> {
+        let link = LinkMessageBuilder::<LinkUnspec>::new()
+            .name(self.name)
+            .mtu(self.mtu)
+            .address(self.mac.to_vec())
+            .arp(false);
+        if self.up { link.up() } else { link }
+    }
+}
+
+/// A route as `underpass attach` remembers it. What it leaves out (encapsulation, several next hops) is not moved.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Route {
+    /// Destination; None is the default route of its family.
+    pub to: Option<String>,
+    /// Next hop.
+    pub via: Option<IpAddr>,
+    /// Preferred source.
+    pub src: Option<IpAddr>,
+    /// IPv6, for a route with neither destination nor next hop.
+    pub v6: bool,
+    /// Priority.
+    pub metric: Option<u32>,
+    /// Table.
+    pub table: u32,
+    /// Who made it (rtm_protocol).
+    pub protocol: u8,
+    /// Its scope (rtm_scope).
+    pub scope: u8,
+}
+
+impl Route {
+    /// The route in `message` if it is a unicast route that leaves by link `index` and was made by somebody.
+    fn of_link(message: &RouteMessage, index: u32) -> Option<Route> {
+        let header = &message.header;
+        let mut route = Route {
+            to: None,
+            via: None,
+            src: None,
+            v6: header.address_family == AddressFamily::Inet6,
+            metric: None,
+            table: header.table.into(),
+            protocol: header.protocol.into(),
+            scope: header.scope.into(),
+        };
+        let mut out = 0;
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Oif(i) => out = *i,
+                RouteAttribute::Table(t) => route.table = *t,
+                RouteAttribute::Priority(m) => route.metric = Some(*m),
+                RouteAttribute::Destination(a) => {
+                    route.to = Some(format!("{}/{}", ip(a)?, header.destination_prefix_length));
+                }
+                RouteAttribute::Gateway(a) => route.via = Some(ip(a)?),
+                RouteAttribute::PrefSource(a) => route.src = Some(ip(a)?),
+                _ => {}
+            }
+        }
+        let made = !matches!(header.protocol, RouteProtocol::Kernel | RouteProtocol::Ra);
+        (out == index && made && header.kind == RouteType::Unicast).then_some(route)
+    }
+
+    fn message(&self, index: u32) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        message.header.address_family = if self.v6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+        message.header.protocol = self.protocol.into();
+        message.header.scope = self.scope.into();
+        message.header.kind = RouteType::Unicast;
+        let attributes = &mut message.attributes;
+        attributes.push(RouteAttribute::Oif(index));
+        attributes.push(RouteAttribute::Table(self.table));
+        if let Some(Ok(to)) = self.to.as_ref().map(|t| t.parse::<Address>()) {
+            message.header.destination_prefix_length = to.prefix;
+            attributes.push(RouteAttribute::Destination(to.ip.into()));
+        }
+        attributes.extend(self.via.map(|a| RouteAttribute::Gateway(a.into())));
+        attributes.extend(self.src.map(|a| RouteAttribute::PrefSource(a.into())));
+        attributes.extend(self.metric.map(RouteAttribute::Priority));
+        message
+    }
+}
+
+/// Tells when links, addresses or routes have changed.
+pub struct Monitor {
+    messages: Pin<Box<dyn Stream<Item = ()> + Send>>,
+    _connection: Task,
+}
+
+impl std::fmt::Debug for Monitor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Monitor")
+    }
+}
+
+impl Monitor {
+    /// Starts to listen. Must be called inside a tokio runtime.
+    pub fn open() -> io::Result<Monitor> {
+        use MulticastGroup::{Ipv4Ifaddr, Ipv4Route, Ipv6Ifaddr, Ipv6Route, Link};
+        let groups = [Link, Ipv4Ifaddr, Ipv6Ifaddr, Ipv4Route, Ipv6Route];
+        let (connection, _, messages) = rtnetlink::new_multicast_connection(&groups)?;
+        let connection = Task(tokio::spawn(connection));
+        Ok(Monitor { messages: Box::pin(messages.map(|_| ())), _connection: connection })
+    }
+
+    /// Waits for a change, and takes with it all that have been announced by then. False: there will be no more word.
+    pub async fn changed(&mut self) -> bool {
+        if self.messages.next().await.is_none() {
+            return false;
+        }
+        while let Some(Some(())) = self.messages.next().now_or_never() {}
+        true
+    }
+}
+
+fn link(message: LinkMessage) -> Link {
+    let flags = message.header.flags;
+    let mut link = Link {
+        index: message.header.index,
+        up: flags.contains(LinkFlags::Up),
+        carrier: flags.contains(LinkFlags::LowerUp),
+        ..Link::default()
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::IfAlias(alias) => link.alias = alias,
+            LinkAttribute::Address(mac) => link.mac = mac.try_into().unwrap_or_default(),
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Controller(master) => link.master = master,
+            LinkAttribute::CarrierChanges(n) => link.carrier_changes = n,
+            LinkAttribute::LinkInfo(infos) => {
+                for info in infos {
+                    if let LinkInfo::Kind(kind) = info {
+                        link.kind = kind.to_string();
+                    }
+                }
+            }
+            LinkAttribute::Stats64(s) => {
+                link.stats = LinkStats {
+                    rx_packets: s.rx_packets,
+                    rx_bytes: s.rx_bytes,
+                    rx_errors: s.rx_errors,
+                    rx_dropped: s.rx_dropped,
+                    rx_multicast_packets: s.multicast,
+                    rx_over_err: s.rx_over_errors,
+                    rx_crc_err: s.rx_crc_errors,
+                    rx_frame_err: s.rx_frame_errors,
+                    rx_missed_errors: s.rx_missed_errors,
+                    tx_packets: s.tx_packets,
+                    tx_bytes: s.tx_bytes,
+                    tx_errors: s.tx_errors,
+                    tx_dropped: s.tx_dropped,
+                    collisions: s.collisions,
+                };
+            }
+            _ => {}
+        }
+    }
+    link
+}
+
+fn address(message: &AddressMessage) -> Option<Address> {
+    if message.header.scope == AddressScope::Link {
+        return None;
+    }
+    let (mut local, mut peer, mut permanent) = (None, None, true);
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(ip) => local = Some(*ip),
+            AddressAttribute::Address(ip) => peer = Some(*ip),
+            AddressAttribute::Flags(flags) => permanent = flags.contains(AddressFlags::Permanent),
+            _ => {}
+        }
+    }
+    // IPv6 has the address itself in IFA_ADDRESS
+    let ip = local.or(peer)?;
+    permanent.then_some(Address { ip, prefix: message.header.prefix_len })
+}
+
+fn family(ip: IpAddr) -> AddressFamily {
+    if ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(a) => Some((*a).into()),
+        RouteAddress::Inet6(a) => Some((*a).into()),
+        _ => None,
+    }
+}
+
+fn kernel_error(error: rtnetlink::Error) -> io::Error {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => message.to_io(),
+        other => io::Error::other(other),
+    }
+}
+
+fn gone_is_fine(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENODEV | libc::ESRCH | libc::ENXIO)) => Ok(()),
+        other => other,
+    }
+}

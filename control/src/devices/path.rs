@@ -1,0 +1,68 @@
+//! The way to a tunnel's far end, as the kernel sees it now: source address, MTU and the link it leaves by.
+
+use std::io;
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+
+use lru::LruCache;
+
+use super::netlink::{Links, Netlink};
+
+/// What to assume of a path that is not there, in bytes.
+pub const DEFAULT_MTU: u32 = 1500;
+/// Far ends whose path is remembered between two looks at the routes.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(1023);
+
+/// The way to an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Path {
+    /// The address that packets leave from.
+    pub source: Option<IpAddr>,
+    /// The largest IP packet in bytes that gets there unbroken, as far as the kernel knows.
+    pub mtu: u32,
+    /// Name of the link that packets leave by.
+    pub link: String,
+    /// Whether that link has carrier.
+    pub carrier: bool,
+}
+
+/// Paths by (remote, local). Tunnels to one host share what was found; it is asked for anew after [`Paths::forget`].
+#[derive(Debug)]
+pub struct Paths {
+    netlink: Netlink,
+    known: LruCache<(IpAddr, Option<IpAddr>), Path>,
+}
+
+impl Paths {
+    /// Nothing known yet.
+    pub fn new(netlink: Netlink) -> Paths {
+        Paths { netlink, known: LruCache::new(REMEMBERED) }
+    }
+
+    /// Routes or links may have changed, or the kernel may have learned an MTU.
+    pub fn forget(&mut self) {
+        self.known.clear();
+    }
+
+    /// The way to `remote`, from `local` if that is given.
+    pub async fn look_up(
+        &mut self,
+        remote: IpAddr,
+        local: Option<IpAddr>,
+        links: &Links,
+    ) -> io::Result<Path> {
+        if let Some(path) = self.known.get(&(remote, local)) {
+            return Ok(path.clone());
+        }
+        let way = self.netlink.route_to(remote, local).await?;
+        let link = links.by_index(way.link);
+        let path = Path {
+            source: way.source,
+            mtu: way.mtu.or(link.map(|l| l.mtu)).unwrap_or(DEFAULT_MTU),
+            link: link.map(|l| l.name.clone()).unwrap_or_default(),
+            carrier: link.is_some_and(|l| l.carrier),
+        };
+        self.known.put((remote, local), path.clone());
+        Ok(path)
+    }
+}

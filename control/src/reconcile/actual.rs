@@ -1,0 +1,204 @@
+//! What is there: bridges and ports as the datapath has them, and the numbers they go by.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use datapath::fdb::Fdb;
+use datapath::port::Underlay;
+use datapath::snapshot::{Bridge, BridgeId, OfPort, Port, PortId, PortKind, Snapshot};
+use datapath::tunnel::Demux;
+
+use crate::devices::member::Member;
+
+/// The number of a bridge's own port.
+pub const OFPORT_LOCAL: OfPort = 65534;
+/// The highest number that other ports get (OFPP_MAX is 0xff00 and not itself a port).
+pub const OFPORT_MAX: OfPort = 65279;
+
+/// Everything that the daemon has made, by the names that operators know.
+#[derive(Debug, Default)]
+pub struct State {
+    /// By name.
+    pub bridges: BTreeMap<String, BridgeState>,
+    /// Sockets that tunnels ride on, while there are tunnels.
+    pub underlay4: Option<Arc<Underlay>>,
+    /// The same for IPv6.
+    pub underlay6: Option<Arc<Underlay>>,
+}
+
+/// A bridge that is there.
+#[derive(Debug)]
+pub struct BridgeState {
+    /// Its place in the snapshot.
+    pub id: BridgeId,
+    /// Who is where.
+    pub fdb: Arc<Fdb>,
+    /// `other_config:forward-bpdu`.
+    pub forward_bpdu: bool,
+    /// The address of its own port.
+    pub mac: [u8; 6],
+    /// Ports that work, by interface name.
+    pub ports: BTreeMap<String, PortState>,
+    /// Interfaces that do not, and why.
+    pub failed: BTreeMap<String, String>,
+    /// Where the search for a free OpenFlow number begins.
+    pub next_ofport: OfPort,
+}
+
+/// A port that is there.
+#[derive(Debug)]
+pub struct PortState {
+    /// As the datapath has it.
+    pub port: Arc<Port>,
+    /// How it hangs on the host.
+    pub attachment: Attachment,
+}
+
+/// How a port hangs on the host.
+#[derive(Debug)]
+pub enum Attachment {
+    /// A packet socket on the device itself, whose index it is.
+    Direct {
+        /// Of the device.
+        ifindex: u32,
+    },
+    /// A port of a Linux bridge.
+    Member(Member),
+    /// A TAP that the daemon made.
+    Tap {
+        /// Of the TAP.
+        ifindex: u32,
+    },
+    /// A tunnel; nothing on the host but the route to its far end.
+    Tunnel,
+}
+
+impl State {
+    /// The bridge and port with that number in the snapshot.
+    pub fn port(&self, id: PortId) -> Option<(&str, &PortState)> {
+        self.bridges
+            .values()
+            .flat_map(|b| &b.ports)
+            .find(|(_, p)| p.port.id == id)
+            .map(|(n, p)| (n.as_str(), p))
+    }
+
+    /// The picture that workers shall forward by. Err: two tunnels that a received packet could belong to.
+    pub fn snapshot(&self) -> Result<Snapshot, (PortId, PortId)> {
+        let mut snapshot = Snapshot::default();
+        for (name, bridge) in &self.bridges {
+            let flood = bridge.ports.values().map(|p| p.port.id).collect();
+            let seen = Bridge {
+                name: name.clone(),
+                fdb: bridge.fdb.clone(),
+                flood,
+                forward_bpdu: bridge.forward_bpdu,
+            };
+            put(&mut snapshot.bridges, bridge.id.0, Arc::new(seen));
+            for port in bridge.ports.values() {
+                put(&mut snapshot.ports, port.port.id.0, port.port.clone());
+            }
+        }
+        let tunnels = snapshot.ports.iter().flatten().filter(|p| matches!(p.kind, PortKind::Tunnel(_)));
+        snapshot.demux = Demux::build(tunnels)?;
+        snapshot.underlays.extend(self.underlay4.iter().chain(&self.underlay6).cloned());
+        Ok(snapshot)
+    }
+}
+
+impl BridgeState {
+    /// A number for a port: the one asked for if it is free, else the one it had before, else the next free one, as
+    /// OVS counts. None: all are taken.
+    pub fn choose_ofport(&mut self, asked: Option<i64>, before: Option<i64>) -> Option<OfPort> {
+        let taken: BTreeSet<OfPort> = self.ports.values().map(|p| p.port.ofport).collect();
+        choose_ofport(&taken, &mut self.next_ofport, asked, before)
+    }
+}
+
+fn choose_ofport(
+    taken: &BTreeSet<OfPort>,
+    next: &mut OfPort,
+    asked: Option<i64>,
+    before: Option<i64>,
+) -> Option<OfPort> {
+    let free = |n: &OfPort| (1..=OFPORT_MAX).contains(n) && !taken.contains(n);
+    let named = [asked, before].into_iter().flatten().filter_map(|n| OfPort::try_from(n).ok()).find(free);
+    if named.is_some() {
+        return named;
+    }
+    let start = (*next).clamp(1, OFPORT_MAX);
+    let found = (start..=OFPORT_MAX).chain(1..start).find(free)?;
+    *next = if found == OFPORT_MAX { 1 } else { found + 1 };
+    Some(found)
+}
+
+/// Hands out small dense numbers. A number comes back only when nothing refers to it any more.
+#[derive(Debug, Default)]
+pub struct Ids(BTreeSet<u16>);
+
+impl Ids {
+    /// The lowest number that is free. None: all 65536 are taken.
+    pub fn take(&mut self) -> Option<u16> {
+        let id = (0..=u16::MAX).find(|n| !self.0.contains(n))?;
+        self.0.insert(id);
+        Some(id)
+    }
+
+    /// `id` is free again.
+    pub fn give_back(&mut self, id: u16) {
+        self.0.remove(&id);
+    }
+}
+
+fn put<T>(slots: &mut Vec<Option<T>>, at: u16, value: T) {
+    let at = usize::from(at);
+    if slots.len() <= at {
+        slots.resize_with(at + 1, || None);
+    }
+    if let Some(slot) = slots.get_mut(at) {
+        *slot = Some(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_asked_for_come_first_then_those_of_before_then_free_ones() {
+        let taken = BTreeSet::from([1, 2, 7, OFPORT_LOCAL]);
+        for (asked, before, next, want) in [
+            (Some(5), Some(6), 1, Some(5)),
+            (Some(7), Some(6), 1, Some(6)),
+            (Some(7), Some(2), 1, Some(3)),
+            (None, Some(-1), 1, Some(3)),
+            (None, Some(65534), 9, Some(9)),
+            (Some(70000), None, 2, Some(3)),
+            (Some(0), None, OFPORT_MAX, Some(OFPORT_MAX)),
+        ] {
+            let mut from = next;
+            assert_eq!(choose_ofport(&taken, &mut from, asked, before), want, "{asked:?} {before:?} {next}");
+        }
+    }
+
+    #[test]
+    fn a_number_just_freed_is_not_given_to_the_next_port() {
+        let mut next = 1;
+        let first = choose_ofport(&BTreeSet::new(), &mut next, None, None);
+        let second = choose_ofport(&BTreeSet::new(), &mut next, None, None);
+        assert_eq!((first, second), (Some(1), Some(2)));
+        next = OFPORT_MAX;
+        assert_eq!(choose_ofport(&BTreeSet::new(), &mut next, None, None), Some(OFPORT_MAX));
+        assert_eq!(next, 1, "wraps");
+        let all: BTreeSet<OfPort> = (1..=OFPORT_MAX).collect();
+        assert_eq!(choose_ofport(&all, &mut next, None, None), None);
+    }
+
+    #[test]
+    fn ids_are_dense_and_come_back() {
+        let mut ids = Ids::default();
+        assert_eq!([ids.take(), ids.take(), ids.take()], [Some(0), Some(1), Some(2)]);
+        ids.give_back(1);
+        assert_eq!([ids.take(), ids.take()], [Some(1), Some(3)]);
+    }
+}

@@ -1,0 +1,3 @@
+//! From rows to devices and back: compares what the database wants with what is there, and closes the gap.
+
+pub mod actual;
