@@ -1,1 +1,22 @@
-//! The harness: namespaces, engines, daemons, captures.
+//! The harness of the end-to-end tests: hosts made of network namespaces, a real Docker Engine and Underpass on each,
+//! stock tools, traffic and captures. Everything a test makes is owned by a guard and goes with it, on a panic too.
+//!
+//! Run by root. A helper that fails panics and says what it ran and what came out: that is a failed test.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // this crate is nothing but test code
+
+pub mod capture;
+pub mod cli;
+pub mod daemon;
+pub mod engine;
+pub mod guest;
+pub mod netns;
+pub mod ovs;
+pub mod topology;
+pub mod traffic;
+
+pub use capture::Capture;
+pub use cli::{Out, poll, poll_within};
+pub use daemon::Daemon;
+pub use engine::{Container, Engine};
+pub use netns::Netns;
+pub use topology::Host;

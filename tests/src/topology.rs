@@ -1,0 +1,244 @@
+//! Hosts and how they are wired.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::cli::{self, Out, poll_within};
+use crate::daemon::Daemon;
+use crate::engine::{self, Container, Engine};
+use crate::netns::Netns;
+
+/// Somewhere that a program can run: a host's namespace or a container's.
+pub trait Place {
+    /// `program` there; the pid is the program's own.
+    fn cmd(&self, program: &str) -> Command;
+    /// Like `cmd`, and killed when the test's thread ends.
+    fn bound(&self, program: &str) -> Command;
+}
+
+impl Place for Netns {
+    fn cmd(&self, program: &str) -> Command {
+        Netns::cmd(self, program)
+    }
+    fn bound(&self, program: &str) -> Command {
+        Netns::bound(self, program)
+    }
+}
+
+impl Place for Container {
+    fn cmd(&self, program: &str) -> Command {
+        Container::cmd(self, program)
+    }
+    fn bound(&self, program: &str) -> Command {
+        Container::bound(self, program)
+    }
+}
+
+impl Place for Host {
+    fn cmd(&self, program: &str) -> Command {
+        self.ns.cmd(program)
+    }
+    fn bound(&self, program: &str) -> Command {
+        self.ns.bound(program)
+    }
+}
+
+/// A host: its namespace, perhaps its engine, perhaps its running Underpass. Dropped in this order.
+#[derive(Debug)]
+pub struct Host {
+    /// Underpass on it, when it runs.
+    pub daemon: Option<Daemon>,
+    /// Its Docker Engine.
+    pub engine: Option<Engine>,
+    /// Its network.
+    pub ns: Netns,
+    /// Which /24 of 10.0.0.0/16 is its own.
+    pub subnet: u8,
+    dir: tempfile::TempDir,
+}
+
+impl Host {
+    /// A host with nothing on it yet.
+    #[track_caller]
+    pub fn new(name: &str, subnet: u8) -> Host {
+        let dir = tempfile::Builder::new().prefix("up-host-").tempdir().expect("a temporary directory");
+        Host { daemon: None, engine: None, ns: Netns::new(name), subnet, dir }
+    }
+
+    /// The same with a Docker Engine, whose docker0 is `10.0.<subnet>.1/16`.
+    #[track_caller]
+    pub fn with_engine(name: &str, subnet: u8) -> Host {
+        let mut host = Host::new(name, subnet);
+        host.engine = Some(Engine::start(&host.ns, &engine::subnet(subnet)));
+        host
+    }
+
+    /// Its run directory, where Underpass keeps sockets, pid file and database.
+    pub fn rundir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Its configuration database.
+    pub fn conf_db(&self) -> PathBuf {
+        self.dir.path().join("conf.db")
+    }
+
+    /// Its docker0's address.
+    pub fn docker0(&self) -> String {
+        format!("10.0.{}.1", self.subnet)
+    }
+
+    /// Starts Underpass and waits until its database answers.
+    #[track_caller]
+    pub fn start(&mut self) {
+        assert!(self.daemon.is_none(), "already running");
+        self.daemon = Some(Daemon::start(&self.ns, self.dir.path()));
+    }
+
+    /// Ends Underpass by SIGKILL.
+    #[track_caller]
+    pub fn kill9(&mut self) {
+        self.daemon.take().expect("a running daemon").kill9();
+    }
+
+    /// Ends Underpass by SIGTERM; it must end by itself, with status 0.
+    #[track_caller]
+    pub fn stop(&mut self) {
+        self.daemon.take().expect("a running daemon").stop();
+    }
+
+    /// A container of its engine.
+    #[track_caller]
+    pub fn container(&self) -> Container {
+        self.engine.as_ref().expect("an engine").container(&[])
+    }
+
+    /// A program that finds the database and control sockets by OVS_RUNDIR.
+    pub fn tool(&self, program: &str) -> Command {
+        let mut c = self.ns.cmd("timeout");
+        c.args(["20", program]).env("OVS_RUNDIR", self.rundir()).env("OVS_DBDIR", self.rundir());
+        c
+    }
+
+    /// Stock ovs-vsctl with the words of `line`, whatever its status.
+    #[track_caller]
+    pub fn try_vsctl(&self, line: &str) -> Out {
+        cli::output(self.tool("ovs-vsctl").args(line.split_whitespace()))
+    }
+
+    /// Stock ovs-vsctl; must succeed and say nothing on standard error.
+    #[track_caller]
+    pub fn vsctl(&self, line: &str) -> String {
+        let out = self.try_vsctl(line);
+        assert!(out.stderr.is_empty(), "{out:?}\n{}", self.log());
+        out.ok()
+    }
+
+    /// Stock ovs-appctl; must succeed.
+    #[track_caller]
+    pub fn appctl(&self, line: &str) -> String {
+        cli::run(self.tool("ovs-appctl").args(line.split_whitespace()))
+    }
+
+    /// One value of the database, quotes gone.
+    #[track_caller]
+    pub fn get(&self, table: &str, row: &str, column: &str) -> String {
+        self.vsctl(&format!("get {table} {row} {column}")).trim_matches('"').to_owned()
+    }
+
+    /// Waits until ovs-vsctl gives `want` for a column.
+    #[track_caller]
+    pub fn wait_for(&self, table: &str, row: &str, column: &str, want: &str) {
+        let mut seen = String::new();
+        let limit = Duration::from_secs(10);
+        let start = std::time::Instant::now();
+        while start.elapsed() < limit {
+            seen = self.get(table, row, column);
+            if seen == want {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("{table} {row} {column} is {seen}, not {want}, after {limit:?}\n{}", self.log());
+    }
+
+    /// The commands of the main job: br0, docker0 in it, and a tunnel to each of `remotes`.
+    #[track_caller]
+    pub fn join(&self, remotes: &[&str]) {
+        self.vsctl("add-br br0");
+        self.vsctl("add-port br0 docker0");
+        for (i, remote) in remotes.iter().enumerate() {
+            self.gre(&format!("gre{i}"), remote, "");
+        }
+    }
+
+    /// A GRE port in br0; `more` is further `options:…`.
+    #[track_caller]
+    pub fn gre(&self, port: &str, remote: &str, more: &str) {
+        self.vsctl(&format!(
+            "add-port br0 {port} -- set interface {port} type=gre options:remote_ip={remote} {more}"
+        ));
+    }
+
+    /// The end of Underpass's log, for a failure's text.
+    pub fn log(&self) -> String {
+        crate::daemon::tail(&self.dir.path().join("log"))
+    }
+}
+
+/// Addresses of the two hosts' underlay.
+pub const UNDERLAY: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
+/// The same over IPv6.
+pub const UNDERLAY6: [&str; 2] = ["2001:db8::1", "2001:db8::2"];
+
+/// Two hosts on one wire:
+/// ```text
+///   [ hA  10.0.11.1/16 docker0 ]       [ docker0 10.0.42.1/16  hB ]
+///   [             192.0.2.1 u0 ]───────[ u0 192.0.2.2             ]
+/// ```
+#[track_caller]
+pub fn two_hosts(mtu: u32) -> [Host; 2] {
+    let hosts = [Host::with_engine("hA", 11), Host::with_engine("hB", 42)];
+    cable(&hosts, mtu);
+    hosts
+}
+
+/// Wires two hosts as [`two_hosts`] does.
+#[track_caller]
+pub fn cable([a, b]: &[Host; 2], mtu: u32) {
+    link((a, "u0", UNDERLAY[0]), (b, "u0", UNDERLAY[1]), mtu);
+    a.ns.sh(&format!("ip -6 addr add {}/64 dev u0 nodad", UNDERLAY6[0]));
+    b.ns.sh(&format!("ip -6 addr add {}/64 dev u0 nodad", UNDERLAY6[1]));
+}
+
+/// Three hosts in a row; hB has a tunnel to each side:
+/// ```text
+///   [ hA docker0 ]            [ hB docker0 ]             [ hC docker0 ]
+///   [ u0 192.0.2.1 ]──────[ u0 .2   u1 198.51.100.1 ]──────[ u0 .2 ]
+/// ```
+#[track_caller]
+pub fn chain() -> [Host; 3] {
+    let hosts = [Host::with_engine("hA", 11), Host::with_engine("hB", 42), Host::with_engine("hC", 73)];
+    let [a, b, c] = &hosts;
+    link((a, "u0", "192.0.2.1"), (b, "u0", "192.0.2.2"), 1500);
+    link((b, "u1", "198.51.100.1"), (c, "u0", "198.51.100.2"), 1500);
+    hosts
+}
+
+#[track_caller]
+fn link((a, da, ia): (&Host, &str, &str), (b, db, ib): (&Host, &str, &str), mtu: u32) {
+    a.ns.veth(da, &b.ns, db, mtu);
+    a.ns.nic(da);
+    b.ns.nic(db);
+    a.ns.sh(&format!("ip addr add {ia}/24 dev {da}"));
+    b.ns.sh(&format!("ip addr add {ib}/24 dev {db}"));
+}
+
+/// Waits until `from` reaches `ip`.
+#[track_caller]
+pub fn reaches(from: &dyn Place, ip: &str) {
+    poll_within(Duration::from_secs(10), &format!("an answer from {ip}"), || {
+        cli::output(from.cmd("ping").args(["-c1", "-W1", ip])).success().then_some(())
+    });
+}

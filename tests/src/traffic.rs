@@ -1,0 +1,178 @@
+//! Traffic between two places, and what became of it.
+
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::cli::{self, Out, poll};
+use crate::engine::Container;
+use crate::topology::Place;
+
+/// `ping` with the words of `args`, whatever its status.
+#[track_caller]
+pub fn try_ping(from: &dyn Place, args: &str) -> Out {
+    cli::output(from.cmd("timeout").args(["30", "ping", "-n"]).args(args.split_whitespace()))
+}
+
+/// `count` pings to `ip` must all be answered.
+#[track_caller]
+pub fn ping(from: &dyn Place, ip: &str, count: u32) {
+    let out = try_ping(from, &format!("-c {count} -i 0.05 -W 5 {ip}"));
+    assert!(out.stdout.contains(&format!(" {count} received")), "{out:?}");
+}
+
+/// Waits until something listens on `port` (`proto`: "tcp" or "udp").
+#[track_caller]
+pub fn listening(at: &dyn Place, proto: &str, port: u16) {
+    let flag = if proto == "tcp" { "-Htln" } else { "-Huln" };
+    poll(&format!("a listener on {proto} port {port}"), || {
+        let out = cli::run(at.cmd("ss").args([flag, &format!("sport = :{port}")]));
+        (!out.trim().is_empty()).then_some(())
+    });
+}
+
+/// Says 'Hello' from one container to another by the image's nc; gives what arrived.
+#[track_caller]
+pub fn hello(from: &Container, to: &Container) -> String {
+    // its standard input stays open (-i): at the end of it nc would say goodbye before the other side has spoken
+    let mut server = to.docker_exec(&["-i"], &["/bin/nc", "-l", "-p", "5000"]);
+    let mut server = server.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("docker exec");
+    listening(to, "tcp", 5000);
+    let stdin = server.stdin.take();
+    let out = from.exec(&["/bin/sh", "-c", &format!("echo Hello | nc -w 5 {} 5000", to.ip)]);
+    assert!(out.success(), "{out:?}");
+    let got = server.wait_with_output().expect("nc's output");
+    drop(stdin);
+    String::from_utf8_lossy(&got.stdout).trim().to_owned()
+}
+
+/// iperf3 from `client` to `server` at `ip` with the words of `args`; gives the client's report.
+#[track_caller]
+pub fn iperf3(client: &dyn Place, server: &dyn Place, ip: &str, args: &str) -> Value {
+    let mut s = server
+        .bound("iperf3")
+        .args(["-s", "-1"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("iperf3");
+    listening(server, "tcp", 5201);
+    let mut c = client.cmd("timeout");
+    c.args(["60", "iperf3", "-J", "-c", ip, "--connect-timeout", "5000"]).args(args.split_whitespace());
+    let out = cli::output(&mut c);
+    let _ = s.kill();
+    let _ = s.wait();
+    let report: Value = serde_json::from_str(&out.stdout).unwrap_or_else(|e| panic!("{e}: {out:?}"));
+    assert!(out.success(), "iperf3: {} ({})", report["error"], out.line);
+    report
+}
+
+/// Megabits per second that arrived, of a TCP report.
+pub fn mbit(report: &Value) -> f64 {
+    report["end"]["sum_received"]["bits_per_second"].as_f64().unwrap_or(0.0) / 1e6
+}
+
+/// What became of a numbered UDP stream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stream {
+    /// Datagrams that arrived, duplicates aside.
+    pub received: u64,
+    /// Numbers that never came, up to the highest that did.
+    pub lost: u64,
+    /// Came more than once.
+    pub duplicates: u64,
+    /// Came after a higher number.
+    pub reordered: u64,
+    /// Content was not what was sent.
+    pub corrupt: u64,
+    /// Longest silence within the stream, in milliseconds.
+    pub gap_ms: u64,
+}
+
+/// The two ends of a numbered UDP stream under way.
+#[derive(Debug)]
+pub struct Sequence {
+    sender: Child,
+    receiver: Child,
+}
+
+impl Sequence {
+    /// Sends `count` datagrams of `size` payload bytes, `rate` a second.
+    #[track_caller]
+    pub fn start(from: &dyn Place, to: &dyn Place, ip: &str, count: u64, size: usize, rate: u64) -> Sequence {
+        let any = if ip.contains(':') { "[::]:7001" } else { "0.0.0.0:7001" };
+        let dest = if ip.contains(':') { format!("[{ip}]:7001") } else { format!("{ip}:7001") };
+        let receiver = spawn(to, &["udp-recv", any]);
+        listening(to, "udp", 7001);
+        let sender =
+            spawn(from, &["udp-send", &dest, &count.to_string(), &size.to_string(), &rate.to_string()]);
+        Sequence { sender, receiver }
+    }
+
+    /// Waits for the end of the stream.
+    #[track_caller]
+    pub fn finish(mut self) -> Stream {
+        let status = cli::wait(&mut self.sender, Duration::from_secs(300)).expect("the sender ends");
+        assert!(status.success(), "the sender: {status}");
+        let report = report(self.receiver);
+        let n = |k: &str| report[k].as_u64().unwrap_or_else(|| panic!("no {k} in {report}"));
+        Stream {
+            received: n("received"),
+            lost: n("lost"),
+            duplicates: n("duplicates"),
+            reordered: n("reordered"),
+            corrupt: n("corrupt"),
+            gap_ms: n("gap_ms"),
+        }
+    }
+}
+
+/// `count` datagrams of `size` payload bytes, `rate` a second; gives what became of them.
+#[track_caller]
+pub fn udp(from: &dyn Place, to: &dyn Place, ip: &str, count: u64, size: usize, rate: u64) -> Stream {
+    Sequence::start(from, to, ip, count, size, rate).finish()
+}
+
+/// A TCP transfer of `bytes`, each byte checked on arrival.
+#[track_caller]
+pub fn tcp(from: &dyn Place, to: &dyn Place, ip: &str, bytes: u64) {
+    let (any, dest) = if ip.contains(':') {
+        ("[::]:7002", format!("[{ip}]:7002"))
+    } else {
+        ("0.0.0.0:7002", format!("{ip}:7002"))
+    };
+    let receiver = spawn(to, &["tcp-recv", any]);
+    listening(to, "tcp", 7002);
+    let mut sender = spawn(from, &["tcp-send", &dest, &bytes.to_string()]);
+    let status =
+        cli::wait(&mut sender, Duration::from_secs(120)).expect("the TCP transfer ends within 120 s");
+    assert!(status.success(), "the TCP sender: {status}");
+    let report = report(receiver);
+    assert_eq!(report["bytes"].as_u64(), Some(bytes), "{report}");
+    assert!(report["corrupt_at"].is_null(), "{report}");
+}
+
+fn spawn(at: &dyn Place, args: &[&str]) -> Child {
+    let program = helper();
+    at.bound(program.to_str().expect("a path in UTF-8"))
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the traffic program")
+}
+
+/// The program `traffic`, which cargo builds beside the tests.
+fn helper() -> PathBuf {
+    let me = std::env::current_exe().expect("our own path");
+    me.parent().and_then(|deps| deps.parent()).expect("a target directory").join("traffic")
+}
+
+#[track_caller]
+fn report(child: Child) -> Value {
+    let out = child.wait_with_output().expect("its report");
+    let text = String::from_utf8_lossy(&out.stdout);
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e} in {text:?}"))
+}
