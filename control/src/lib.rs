@@ -2,12 +2,20 @@
 #![deny(unsafe_code)]
 
 // the process
+pub mod claim;
+pub mod cli;
+pub mod daemon;
 pub mod detach;
+pub mod identity;
 pub mod logging;
 pub mod pidfile;
 pub mod privileges;
 pub mod rundir;
+pub mod shutdown;
 
 // from rows to devices
 pub mod devices;
 pub mod reconcile;
+
+// what ovs-appctl sees
+pub mod unixctl;

@@ -1,2 +1,87 @@
 //! `underpass`: one binary, many names.
-fn main() {}
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+
+use control::cli::{self, Cli, Command, Tuning, Vswitchd};
+use control::daemon::{self, Config, Daemon, Stages};
+use control::detach::{self, Background};
+use control::logging::Vlog;
+use control::rundir::{self, RunDir};
+use control::shutdown::Shutdown;
+
+fn main() -> ExitCode {
+    let argv = cli::normalise(std::env::args_os().collect());
+    let cli = Cli::parse_from(&argv);
+    run(cli, &argv).unwrap_or_else(|error| {
+        eprintln!("underpass: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(cli: Cli, argv: &[OsString]) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Vswitchd(options) => vswitchd(options, cli.rundir, cli.ready_on_stdin, argv),
+        _ => anyhow::bail!("not there yet"),
+    }
+}
+
+fn vswitchd(
+    options: Vswitchd,
+    rundir: Option<PathBuf>,
+    in_background: bool,
+    argv: &[OsString],
+) -> anyhow::Result<ExitCode> {
+    if options.version {
+        println!("ovs-vswitchd (Open vSwitch) {}\nUnderpass {}", cli::OVS_VERSION, cli::VERSION);
+        return Ok(ExitCode::SUCCESS);
+    }
+    if options.detach && !in_background {
+        return Ok(detach::spawn(argv)?);
+    }
+    let background = if in_background { Some(Background::enter()?) } else { None };
+    let shutdown = Shutdown::on_signals()?;
+    let vlog = Vlog::install(&options.tuning.verbose);
+    if let Some(file) = options.log_file {
+        open_log(&vlog, file.unwrap_or_else(|| rundir::default_logdir().join("ovs-vswitchd.log")));
+    }
+    options.ignored.notes().iter().for_each(|note| tracing::info!("{note}"));
+    let config = Config {
+        rundir: RunDir::new(rundir.unwrap_or_else(rundir::default_rundir))?,
+        db: std::path::absolute(options.db.unwrap_or_else(rundir::default_db))?,
+        pidfile: options.pidfile.flatten().map(std::path::absolute).transpose()?,
+        workers: workers(&options.tuning),
+    };
+    daemon::run(&config, vlog, shutdown, &mut InBackground(background))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A switch without a log file is better than no switch.
+fn open_log(vlog: &Arc<Vlog>, path: PathBuf) {
+    if let Err(e) = vlog.open_file(&path) {
+        tracing::warn!("cannot log to {}: {e}", path.display());
+    }
+}
+
+fn workers(tuning: &Tuning) -> usize {
+    const DEFAULT_MOST: usize = 4;
+    let processors = || std::thread::available_parallelism().map_or(1, |n| n.get().min(DEFAULT_MOST));
+    tuning.workers.map_or_else(processors, usize::from)
+}
+
+/// Tells the process that waits in the foreground, if there is one.
+struct InBackground(Option<Background>);
+
+impl Stages for InBackground {
+    fn loaded(&mut self, _: &Daemon) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    fn ready(&mut self, _: &Daemon) -> anyhow::Result<()> {
+        self.0.take().map_or(Ok(()), |b| Ok(b.ready()?))
+    }
+}

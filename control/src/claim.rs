@@ -1,0 +1,189 @@
+//! What a running daemon holds in the file system, so that there is one of it and so that tools find it: pid files,
+//! the database's lock, sockets. All of it is removed when the daemon ends in an orderly way; after a crash the next
+//! one takes it over.
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use crate::pidfile::{self, PidFile};
+use crate::rundir::{self, OVSDB_SERVER, RunDir, VSWITCHD};
+
+/// Why a place cannot be claimed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The run directory cannot be made.
+    #[error("cannot make the run directory {}: {source}", path.display())]
+    RunDir {
+        /// It.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another daemon has it.
+    #[error(transparent)]
+    PidFile(#[from] pidfile::Error),
+    /// Another process has the database open.
+    #[error("the database {} is locked by process {owner}: stop it, or choose another file with --db", path.display())]
+    DatabaseLocked {
+        /// The database.
+        path: PathBuf,
+        /// Who has it.
+        owner: pidfile::Owner,
+    },
+    /// The lock file next to the database cannot be made.
+    #[error("cannot lock the database {}: {source}", path.display())]
+    DatabaseLock {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Somebody answers on our socket.
+    #[error("another process listens on {}: stop it, or choose another directory with --rundir", .0.display())]
+    SocketBusy(PathBuf),
+    /// The socket cannot be made.
+    #[error("cannot listen on {}: {source}", path.display())]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The pid files of a daemon.
+#[derive(Debug)]
+pub struct Pids {
+    _vswitchd: PidFile,
+    _ovsdb_server: PidFile,
+    _extra: Option<PidFile>,
+}
+
+impl Pids {
+    /// Makes the run directory ours. `extra` is a pid file that the operator wants besides.
+    pub fn claim(rundir: &RunDir, extra: Option<&Path>) -> Result<Pids, Error> {
+        rundir.create().map_err(|source| Error::RunDir { path: rundir.path().into(), source })?;
+        let vswitchd = PidFile::create(rundir.pidfile(VSWITCHD))?;
+        let ovsdb_server = PidFile::create(rundir.pidfile(OVSDB_SERVER))?;
+        // The same file under two names would lose its lock with the second descriptor.
+        let known = [vswitchd.path(), ovsdb_server.path()];
+        let extra = match extra {
+            Some(path) if !known.iter().any(|k| same_file(k, path)) => Some(PidFile::create(path.into())?),
+            _ => None,
+        };
+        Ok(Pids { _vswitchd: vswitchd, _ovsdb_server: ovsdb_server, _extra: extra })
+    }
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+/// Locks a database the way `ovsdb-server` and `ovsdb-tool` do, so that none of us writes to it at the same time.
+/// The lock lasts as long as the file returned.
+pub fn lock_database(path: &Path) -> Result<File, Error> {
+    let failed = |source| Error::DatabaseLock { path: path.into(), source };
+    if let Some(dir) = path.parent() {
+        rundir::create_dir(dir).map_err(failed)?;
+    }
+    // The lock belongs to the file itself, whatever link leads to it.
+    let real = path.canonicalize().unwrap_or_else(|_| path.into());
+    let name = real.file_name().ok_or_else(|| failed(ErrorKind::IsADirectory.into()))?;
+    let lock = real.with_file_name(format!(".{}.~lock~", name.to_string_lossy()));
+    match pidfile::lock(&lock) {
+        Ok(Ok(file)) => Ok(file),
+        Ok(Err(owner)) => Err(Error::DatabaseLocked { path: path.into(), owner }),
+        Err(source) => Err(failed(source)),
+    }
+}
+
+/// A listening socket's name. Dropping it removes the socket from the file system.
+#[derive(Debug)]
+pub struct SocketFile(PathBuf);
+
+impl SocketFile {
+    /// Listens on `path`. What a dead process left there is replaced; a socket that is answered is not.
+    pub fn listen(path: PathBuf) -> Result<(tokio::net::UnixListener, SocketFile), Error> {
+        match UnixStream::connect(&path) {
+            Ok(_) => return Err(Error::SocketBusy(path)),
+            Err(e) if e.kind() == ErrorKind::ConnectionRefused && is_socket(&path) => {
+                drop(std::fs::remove_file(&path));
+            }
+            Err(_) => {}
+        }
+        let listener = UnixListener::bind(&path).and_then(|listener| {
+            rundir::restrict(&path)?;
+            listener.set_nonblocking(true)?;
+            tokio::net::UnixListener::from_std(listener)
+        });
+        match listener {
+            Ok(listener) => Ok((listener, SocketFile(path))),
+            Err(source) => Err(Error::Socket { path, source }),
+        }
+    }
+}
+
+/// A connection to a file of another kind is refused, too.
+fn is_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket())
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn sockets() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _inside = runtime.enter();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db.sock");
+
+        let (listener, file) = SocketFile::listen(path.clone()).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o750);
+        assert!(matches!(SocketFile::listen(path.clone()), Err(Error::SocketBusy(_))));
+        drop(listener);
+        std::mem::forget(file); // as if killed
+        assert!(path.exists());
+        let (_listener, file) = SocketFile::listen(path.clone()).unwrap();
+        drop(file);
+        assert!(!path.exists());
+
+        std::fs::write(&path, "no socket").unwrap();
+        assert!(SocketFile::listen(path.clone()).is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"no socket", "not ours to remove");
+    }
+
+    #[test]
+    fn a_pid_file_of_the_same_name_is_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let rundir = RunDir::new(dir.path().join("run")).unwrap();
+        let same = dir.path().join("run/../run/ovs-vswitchd.pid");
+        let pids = Pids::claim(&rundir, Some(&same)).unwrap();
+        assert!(pids._extra.is_none());
+        drop(pids);
+        let pids = Pids::claim(&rundir, Some(&dir.path().join("other.pid"))).unwrap();
+        assert!(dir.path().join("other.pid").exists());
+        drop(pids);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "only the run directory is left");
+        assert_eq!(std::fs::read_dir(rundir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn database_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let _lock = lock_database(&dir.path().join("etc/conf.db")).unwrap();
+        assert!(dir.path().join("etc/.conf.db.~lock~").exists());
+        assert!(lock_database(Path::new("/")).is_err());
+    }
+}

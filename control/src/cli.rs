@@ -1,0 +1,308 @@
+//! The command line, under all the names that the binary answers to.
+
+use std::ffi::{OsStr, OsString};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::logging::Spec;
+
+/// What we tell tools that ask which Open vSwitch this is: the release whose database, commands and output ours are.
+pub const OVS_VERSION: &str = "3.1.0";
+/// Our own version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// A learning Ethernet switch that joins the docker0 bridges of many hosts through GRE.
+///
+/// Configure it with the stock ovs-vsctl, or with `underpass vsctl` where that is not installed. Linked or copied to
+/// the names ovs-vswitchd, ovs-vsctl and ovs-appctl, this program takes their place.
+#[derive(Debug, Parser)]
+#[command(name = "underpass", version, propagate_version = false, max_term_width = 100)]
+pub struct Cli {
+    /// Where sockets and pid files are [default: $OVS_RUNDIR or /var/run/openvswitch]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub rundir: Option<PathBuf>,
+    /// Set by ourselves: this is the process that `--detach` has put into the background
+    #[arg(long = crate::detach::READY_ON_STDIN, global = true, hide = true)]
+    pub ready_on_stdin: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the switch and its database; also what the name ovs-vswitchd means
+    Vswitchd(Vswitchd),
+    /// Join DEVICE (such as docker0) to other hosts until Ctrl-C, then undo everything
+    Up(Up),
+    /// Hand DEVICE over to a bridge: make the bridge, move DEVICE's addresses to it, add DEVICE as a port
+    Attach(Attach),
+    /// Undo `attach`: give DEVICE its addresses back and take it out of the bridge
+    Detach(Attach),
+    /// Configure a running switch; also what the name ovs-vsctl means
+    #[command(disable_help_flag = true)]
+    Vsctl(Rest),
+    /// Ask or tell a running switch something; also what the name ovs-appctl means
+    #[command(disable_help_flag = true)]
+    Appctl(Rest),
+}
+
+/// Options of `vswitchd`.
+#[derive(Debug, Args)]
+#[command(disable_version_flag = true)]
+pub struct Vswitchd {
+    /// The database [default: $OVS_DBDIR/conf.db or /etc/openvswitch/conf.db]
+    #[arg(long, value_name = "FILE")]
+    pub db: Option<PathBuf>,
+    /// Also write the pid to FILE (RUNDIR/ovs-vswitchd.pid is written in any case)
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    pub pidfile: Option<Option<PathBuf>>,
+    /// Return when the switch is ready, and leave it running in the background
+    #[arg(long)]
+    pub detach: bool,
+    /// Log to FILE, too [default FILE: $OVS_LOGDIR/ovs-vswitchd.log or /var/log/openvswitch/ovs-vswitchd.log]
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    pub log_file: Option<Option<PathBuf>>,
+    /// How it runs
+    #[command(flatten)]
+    pub tuning: Tuning,
+    /// Print the version and leave
+    #[arg(short = 'V', long)]
+    pub version: bool,
+    /// What start scripts written for Open vSwitch pass
+    #[command(flatten)]
+    pub ignored: Ignored,
+}
+
+/// Options of everything that runs the switch.
+#[derive(Debug, Args)]
+pub struct Tuning {
+    /// What to log where: [module:][console|syslog|file:][off|emer|err|warn|info|dbg]; also -vSPEC
+    #[arg(long, value_name = "SPEC", num_args = 0..=1, require_equals = true, default_missing_value = "ANY:dbg",
+          value_parser = Spec::parse)]
+    pub verbose: Vec<Spec>,
+    /// Threads that forward frames [default: one a processor, at most 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=MAX_WORKERS))]
+    pub workers: Option<u8>,
+}
+
+const MAX_WORKERS: i64 = datapath::counters::MAX_WORKERS as i64;
+
+/// Options of ovs-vswitchd that make no difference here. They are noted in the log.
+#[derive(Debug, Args)]
+pub struct Ignored {
+    #[arg(long, hide = true)]
+    mlockall: bool,
+    #[arg(long, hide = true)]
+    no_chdir: bool,
+    #[arg(long, hide = true)]
+    monitor: bool,
+    #[arg(long, hide = true)]
+    no_self_confinement: bool,
+    #[arg(long, hide = true)]
+    overwrite_pidfile: bool,
+    #[arg(long, hide = true)]
+    disable_system: bool,
+    #[arg(long, hide = true)]
+    disable_system_route: bool,
+    #[arg(hide = true)]
+    database: Option<String>,
+}
+
+impl Ignored {
+    /// What was given and why it has no effect.
+    pub fn notes(&self) -> Vec<String> {
+        let flags = [
+            (self.mlockall, "--mlockall: memory is not locked; the fast path allocates nothing"),
+            (self.monitor, "--monitor: leave restarts to the service manager"),
+            (self.disable_system, "--disable-system: there is no kernel datapath"),
+            (self.disable_system_route, "--disable-system-route: the kernel routes tunnel packets"),
+        ];
+        let mut notes: Vec<String> =
+            flags.into_iter().filter(|(given, _)| *given).map(|(_, why)| format!("ignoring {why}")).collect();
+        notes.extend(
+            self.database
+                .as_ref()
+                .map(|d| format!("ignoring {d}: this process is the database server itself")),
+        );
+        notes
+    }
+}
+
+/// Options of `up`.
+#[derive(Debug, Args)]
+pub struct Up {
+    /// The device to join: a Linux bridge such as docker0, or an interface
+    pub device: String,
+    /// The other hosts
+    #[arg(long, value_name = "IP[,IP…]", required = true, value_delimiter = ',')]
+    pub remote: Vec<IpAddr>,
+    /// GRE key, the same on all hosts [default: none]
+    #[arg(long, value_name = "N")]
+    pub key: Option<u32>,
+    /// Name of the switch
+    #[arg(long, value_name = "NAME", default_value = "br0")]
+    pub bridge: String,
+    /// How it runs
+    #[command(flatten)]
+    pub tuning: Tuning,
+}
+
+/// Options of `attach` and `detach`.
+#[derive(Debug, Args)]
+pub struct Attach {
+    /// Such as docker0
+    pub device: String,
+    /// Name of the switch
+    #[arg(long, value_name = "NAME", default_value = "br0")]
+    pub bridge: String,
+}
+
+/// Arguments that are another parser's.
+#[derive(Debug, Args)]
+pub struct Rest {
+    /// As of ovs-vsctl and ovs-appctl
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    pub args: Vec<OsString>,
+}
+
+/// The names that stand for a subcommand.
+const NAMES: [(&str, &str); 3] =
+    [("ovs-vswitchd", "vswitchd"), ("ovs-vsctl", "vsctl"), ("ovs-appctl", "appctl")];
+
+/// What was meant: the subcommand put in when the program's name implies it, and vlog's `-vSPEC` spelt in a way that
+/// the parser takes.
+pub fn normalise(argv: Vec<OsString>) -> Vec<OsString> {
+    let mut argv = argv.into_iter();
+    let name = argv.next().unwrap_or_else(|| "underpass".into());
+    let implied = Path::new(&name)
+        .file_name()
+        .and_then(OsStr::to_str)
+        .and_then(|n| NAMES.iter().find(|(name, _)| *name == n).map(|(_, command)| OsString::from(command)));
+    let mut out = vec![name];
+    // Before the subcommand, so that the process that --detach makes is told by the same parser.
+    let mut argv = argv.peekable();
+    if implied.is_some() {
+        out.extend(argv.next_if(|a| *a == format!("--{}", crate::detach::READY_ON_STDIN).as_str()));
+    }
+    out.extend(implied);
+    let mut rest: Vec<OsString> = argv.collect();
+    if !out.iter().chain(&rest).any(|a| a == "vsctl" || a == "appctl") {
+        rest.iter_mut().for_each(spell_out_verbose);
+    }
+    out.extend(rest);
+    out
+}
+
+fn spell_out_verbose(arg: &mut OsString) {
+    if let Some(spec) = arg.to_str().and_then(|a| a.strip_prefix("-v")) {
+        *arg = if spec.is_empty() { "--verbose".into() } else { format!("--verbose={spec}").into() };
+    }
+}
+
+/// Takes `--rundir` out of arguments that another parser gets.
+pub fn take_rundir(args: &mut Vec<OsString>) -> Option<PathBuf> {
+    let end = args.iter().position(|a| a == "--").unwrap_or(args.len());
+    let at = args
+        .iter()
+        .take(end)
+        .position(|a| a == "--rundir" || a.as_encoded_bytes().starts_with(b"--rundir="))?;
+    let arg = args.remove(at);
+    match arg.to_str().and_then(|a| a.strip_prefix("--rundir=")) {
+        Some(dir) => Some(dir.into()),
+        None if at < args.len() => Some(args.remove(at).into()),
+        None => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logging::{Destination, Level};
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(normalise(line.split(' ').map(OsString::from).collect()))
+    }
+
+    #[test]
+    fn consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    /// What ovs-ctl(8) runs.
+    #[test]
+    fn start_scripts_of_open_vswitch() {
+        let cli = parse(
+            "/usr/sbin/ovs-vswitchd unix:/var/run/openvswitch/db.sock -vconsole:emer -vsyslog:err -vfile:info --mlockall \
+             --no-chdir --log-file=/var/log/openvswitch/ovs-vswitchd.log --pidfile=/var/run/openvswitch/ovs-vswitchd.pid \
+             --detach --monitor",
+        )
+        .unwrap();
+        let Command::Vswitchd(v) = cli.command else { panic!("not vswitchd") };
+        assert!(v.detach);
+        assert_eq!(v.pidfile, Some(Some("/var/run/openvswitch/ovs-vswitchd.pid".into())));
+        assert_eq!(v.tuning.verbose.len(), 3);
+        let first = Spec::Level { module: None, destination: Some(Destination::Console), level: Level::Emer };
+        assert_eq!(v.tuning.verbose.first(), Some(&first));
+        assert_eq!(v.ignored.notes().len(), 3);
+    }
+
+    #[test]
+    fn vswitchd() {
+        let get = |line: &str| match parse(line).unwrap() {
+            Cli { rundir, ready_on_stdin, command: Command::Vswitchd(v) } => (rundir, ready_on_stdin, v),
+            other => panic!("{other:?}"),
+        };
+        let (rundir, background, v) =
+            get("underpass vswitchd --rundir /r --db=/d --pidfile --log-file --workers 3 -v");
+        assert_eq!((rundir, background), (Some("/r".into()), false));
+        assert_eq!((v.db, v.pidfile, v.log_file), (Some("/d".into()), Some(None), Some(None)));
+        assert_eq!((v.tuning.workers, v.tuning.verbose.len()), (Some(3), 1));
+        assert!(get("underpass --ready-on-stdin vswitchd").1);
+        assert!(get("ovs-vswitchd --ready-on-stdin --detach").1);
+        assert!(get("ovs-vswitchd --version").2.version);
+        for bad in
+            ["underpass vswitchd --workers 0", "underpass vswitchd --workers 17", "ovs-vswitchd -vnosuch"]
+        {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn up() {
+        let get = |line: &str| match parse(line).map(|c| c.command) {
+            Ok(Command::Up(u)) => Ok((u.device, u.remote.len(), u.key, u.bridge)),
+            Ok(other) => panic!("{other:?}"),
+            Err(e) => Err(e.to_string()),
+        };
+        assert_eq!(
+            get("underpass up docker0 --remote 10.0.0.2,fd00::2 --key 7"),
+            Ok(("docker0".into(), 2, Some(7), "br0".into()))
+        );
+        assert!(get("underpass up docker0 --remote 10.0.0.x").unwrap_err().contains("10.0.0.x"));
+        assert!(get("underpass up docker0").is_err());
+    }
+
+    #[test]
+    fn arguments_of_others() {
+        let get = |line: &str| match parse(line).unwrap().command {
+            Command::Vsctl(r) | Command::Appctl(r) => r.args,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(get("ovs-vsctl --no-wait -v -- add-br br0"), ["--no-wait", "-v", "--", "add-br", "br0"]);
+        assert_eq!(get("underpass appctl -t x --help"), ["-t", "x", "--help"]);
+
+        let mut args: Vec<OsString> = ["--no-wait", "--rundir", "/x", "show"].map(Into::into).into();
+        assert_eq!(take_rundir(&mut args), Some("/x".into()));
+        assert_eq!(args, ["--no-wait", "show"]);
+        let mut args: Vec<OsString> = ["--rundir=/x", "show"].map(Into::into).into();
+        assert_eq!(take_rundir(&mut args), Some("/x".into()));
+        let mut args: Vec<OsString> = ["show", "--", "--rundir=/x"].map(Into::into).into();
+        assert_eq!(take_rundir(&mut args), None);
+        assert_eq!(args.len(), 3);
+    }
+}
