@@ -2,13 +2,20 @@
 //!
 //! All of them take and give batches, refer to the worker's [`Slab`], and never block. They are shared by `Arc`
 //! between control (which opens them) and workers; receiving is done by one worker only, sending by any.
-#![allow(unused_variables, missing_docs, clippy::unimplemented)] // bodies follow
+
+mod gre_raw;
+#[cfg(any(test, feature = "memory"))]
+pub mod memory;
+mod packet;
+mod tap;
 
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::slab::{Piece, Slab};
+use crate::snapshot::PortId;
 use crate::txq::TxQueue;
 use crate::vnet::VnetHdr;
 
@@ -44,7 +51,7 @@ pub struct TxPacket {
     /// Outer destination.
     pub dst: IpAddr,
     /// Which port's tunnel it belongs to (for counters and path MTU).
-    pub port: crate::snapshot::PortId,
+    pub port: PortId,
 }
 
 /// What became of a batch that was sent.
@@ -60,74 +67,238 @@ pub struct Sent {
 
 /// A device of this host.
 #[derive(Debug)]
-pub enum LocalPort {}
+pub struct LocalPort {
+    device: Device,
+    mtu: AtomicU32,
+}
+
+#[derive(Debug)]
+enum Device {
+    Packet(packet::PacketPort),
+    Tap(tap::TapPort),
+    #[cfg(any(test, feature = "memory"))]
+    Memory(memory::MemoryPort),
+}
+
+impl From<Device> for LocalPort {
+    fn from(device: Device) -> LocalPort {
+        LocalPort { device, mtu: AtomicU32::new(0) }
+    }
+}
 
 impl LocalPort {
     /// A packet socket on the device, which must exist in the calling thread's network namespace.
     /// Sets promiscuous mode, virtio_net_hdr, auxdata, PACKET_IGNORE_OUTGOING.
+    ///
+    /// # Errors
+    /// ENODEV: no such device. EPERM: CAP_NET_RAW is missing. InvalidInput: its frames are not Ethernet.
     pub fn packet(device: &str) -> io::Result<LocalPort> {
-        unimplemented!()
+        Ok(Device::Packet(packet::PacketPort::open(device)?).into())
     }
+
     /// Makes a TAP of that name with virtio_net_hdr and all offloads. It goes when the port is dropped.
+    ///
+    /// # Errors
+    /// EBUSY: another process has it. EINVAL: a device of that name is there already and no TAP, or the name is none.
+    /// EPERM: CAP_NET_ADMIN is missing. ENOENT: /dev/net/tun is missing.
     pub fn tap(device: &str) -> io::Result<LocalPort> {
-        unimplemented!()
+        Ok(Device::Tap(tap::TapPort::open(device)?).into())
     }
+
+    /// A port that ends in the handle returned beside it, for tests without devices.
+    #[cfg(any(test, feature = "memory"))]
+    pub fn memory() -> io::Result<(LocalPort, std::sync::Arc<memory::Far>)> {
+        let (port, far) = memory::MemoryPort::open()?;
+        Ok((Device::Memory(port).into(), far))
+    }
+
     /// Interface index in the namespace it was opened in.
     pub fn ifindex(&self) -> u32 {
-        unimplemented!()
+        match &self.device {
+            Device::Packet(p) => p.ifindex(),
+            Device::Tap(p) => p.ifindex(),
+            #[cfg(any(test, feature = "memory"))]
+            Device::Memory(_) => 0,
+        }
     }
+
     /// MTU last told by control (0: unknown, no limit).
     pub fn mtu(&self) -> u32 {
-        unimplemented!()
+        self.mtu.load(Relaxed)
     }
+
     /// Control saw the device's MTU change.
-    pub fn set_mtu(&self, mtu: u32) {}
-    /// Receives up to `max` (≤ SLOTS) frames into the slab's slots. Clears `out` first. Ok(0): nothing waiting.
-    pub fn rx(&self, slab: &mut Slab, max: usize, out: &mut Vec<RxFrame>) -> io::Result<usize> {
-        unimplemented!()
+    pub fn set_mtu(&self, mtu: u32) {
+        self.mtu.store(mtu, Relaxed);
     }
+
+    /// Receives up to `max` (≤ SLOTS) frames into the slab's slots. Clears `out` first. Ok(0): nothing waiting, or what
+    /// waited could not be taken (see [`LocalPort::lost`]).
+    ///
+    /// # Errors
+    /// The device is gone for good. A device that is merely down is silent instead.
+    pub fn rx(&self, slab: &mut Slab, max: usize, out: &mut Vec<RxFrame>) -> io::Result<usize> {
+        out.clear();
+        match &self.device {
+            Device::Packet(p) => p.rx(slab, max, out)?,
+            Device::Tap(p) => p.rx(slab, max, out)?,
+            #[cfg(any(test, feature = "memory"))]
+            Device::Memory(p) => p.rx(slab, max, out)?,
+        }
+        Ok(out.len())
+    }
+
     /// Sends the queue in order. Never blocks.
     pub fn tx(&self, slab: &Slab, queue: &TxQueue) -> Sent {
-        unimplemented!()
+        match &self.device {
+            Device::Packet(p) => p.tx(slab, queue),
+            Device::Tap(p) => p.tx(slab, queue),
+            #[cfg(any(test, feature = "memory"))]
+            Device::Memory(p) => p.tx(slab, queue),
+        }
+    }
+
+    /// Frames that arrived and could not be received, since the port was opened: longer than a slot, of a kind of offload
+    /// that virtio_net_hdr cannot tell, or finding the socket's buffer full. One system call.
+    pub fn lost(&self) -> u64 {
+        match &self.device {
+            Device::Packet(p) => p.lost(),
+            Device::Tap(p) => p.lost(),
+            #[cfg(any(test, feature = "memory"))]
+            Device::Memory(_) => 0,
+        }
+    }
+
+    /// The device has been removed, or moved to another namespace. `rx` says so only when that happens to a device that is
+    /// up; this finds out about the others. One system call.
+    pub fn is_gone(&self) -> bool {
+        match &self.device {
+            Device::Packet(p) => p.is_gone(),
+            Device::Tap(p) => p.is_gone(),
+            #[cfg(any(test, feature = "memory"))]
+            Device::Memory(_) => false,
+        }
     }
 }
 
 impl AsFd for LocalPort {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        unimplemented!()
+        match &self.device {
+            Device::Packet(p) => p.as_fd(),
+            Device::Tap(p) => p.as_fd(),
+            #[cfg(any(test, feature = "memory"))]
+            Device::Memory(p) => p.as_fd(),
+        }
     }
 }
 
 /// A socket that tunnel packets come and go by.
 #[derive(Debug)]
-pub enum Underlay {}
+pub struct Underlay {
+    socket: gre_raw::GreSocket,
+}
 
 impl Underlay {
     /// GRE (protocol 47) over IPv4 by a raw socket, sending with our own IP header.
+    ///
+    /// # Errors
+    /// EPERM: CAP_NET_RAW is missing.
     pub fn gre4() -> io::Result<Underlay> {
-        unimplemented!()
+        Ok(Underlay { socket: gre_raw::GreSocket::v4()? })
     }
+
     /// GRE over IPv6 by a raw socket.
+    ///
+    /// # Errors
+    /// EPERM: CAP_NET_RAW is missing. EAFNOSUPPORT: the kernel has no IPv6.
     pub fn gre6() -> io::Result<Underlay> {
-        unimplemented!()
+        Ok(Underlay { socket: gre_raw::GreSocket::v6()? })
     }
+
     /// Receives up to `max` (≤ SLOTS) packets. Clears `out` first. Ok(0): nothing waiting.
+    ///
+    /// # Errors
+    /// The socket is of no use any more.
     pub fn rx(&self, slab: &mut Slab, max: usize, out: &mut Vec<RxPacket>) -> io::Result<usize> {
-        unimplemented!()
+        out.clear();
+        self.socket.rx(slab, max, out)?;
+        Ok(out.len())
     }
+
     /// Sends datagrams out of `buf`. Calls `refused` with the port of each that the kernel found too big (EMSGSIZE).
-    pub fn tx(
-        &self,
-        buf: &[u8],
-        packets: &[TxPacket],
-        refused: &mut dyn FnMut(crate::snapshot::PortId),
-    ) -> Sent {
-        unimplemented!()
+    pub fn tx(&self, buf: &[u8], packets: &[TxPacket], refused: &mut dyn FnMut(PortId)) -> Sent {
+        self.socket.tx(buf, packets, refused)
     }
 }
 
 impl AsFd for Underlay {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        unimplemented!()
+        self.socket.as_fd()
+    }
+}
+
+/// Keeps account of a batch while it is sent.
+#[derive(Debug, Default)]
+struct Tally {
+    sent: Sent,
+    /// The device takes nothing more now: what is left of the batch is of this kind, and not tried.
+    rest: Option<Refusal>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    Full,
+    Failed,
+}
+
+impl Tally {
+    /// One was refused with that error. True: the next may fare better.
+    fn refuse(&mut self, errno: i32) -> bool {
+        let refusal = match errno {
+            libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => Refusal::Full,
+            _ => Refusal::Failed,
+        };
+        // No room in the socket, or the device is down or gone: the same awaits every other.
+        // ENOBUFS is different: the kernel dropped this one (a queue was full), the next may find room.
+        if matches!(
+            errno,
+            libc::EAGAIN | libc::ENETDOWN | libc::ENXIO | libc::ENODEV | libc::EIO | libc::EBADFD
+        ) {
+            self.rest = Some(refusal);
+        }
+        self.add(refusal, 1);
+        self.rest.is_none()
+    }
+
+    fn add(&mut self, refusal: Refusal, n: usize) {
+        match refusal {
+            Refusal::Full => self.sent.full += n,
+            Refusal::Failed => self.sent.failed += n,
+        }
+    }
+
+    /// The account of a batch of `all`, those not tried included.
+    fn close(mut self, all: usize) -> Sent {
+        let tried = self.sent.ok + self.sent.full + self.sent.failed;
+        self.add(self.rest.unwrap_or(Refusal::Failed), all.saturating_sub(tried));
+        self.sent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_frame_of_a_batch_is_accounted_for() {
+        let mut t = Tally::default();
+        assert!(t.refuse(libc::ENOBUFS));
+        assert!(t.refuse(libc::EMSGSIZE));
+        t.sent.ok += 3;
+        assert!(!t.refuse(libc::EAGAIN));
+        assert_eq!(t.close(10), Sent { ok: 3, full: 6, failed: 1 });
+        let mut t = Tally::default();
+        assert!(!t.refuse(libc::ENETDOWN));
+        assert_eq!(t.close(4), Sent { ok: 0, full: 0, failed: 4 });
     }
 }

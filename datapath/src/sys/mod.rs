@@ -1,2 +1,74 @@
 //! The system calls behind ports and workers: the only `unsafe` of the project.
+//!
+//! Everything here is safe to call: a wrapper takes borrowed descriptors and slices, and hands the kernel nothing that
+//! does not outlive the call.
 #![allow(unsafe_code)]
+
+pub mod epoll;
+pub mod eventfd;
+pub mod mmsg;
+pub mod packet_socket;
+pub mod raw_ip;
+pub mod tun;
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use libc::{c_int, socklen_t};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// The interface index of `device` in the calling thread's network namespace.
+///
+/// # Errors
+/// ENODEV: there is no such device.
+pub fn ifindex(device: &str) -> io::Result<u32> {
+    let name = CString::new(device)?;
+    // SAFETY: `name` is a NUL-terminated string that outlives the call.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => Err(io::Error::last_os_error()),
+        index => Ok(index),
+    }
+}
+
+/// Turns -1 into the error that `errno` holds.
+fn check(result: c_int) -> io::Result<c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// `setsockopt` with a value that is plain bytes. Private to this module: an option that takes pointers must not come here.
+fn set_option<T: IntoBytes + Immutable>(
+    fd: &impl AsFd,
+    level: c_int,
+    name: c_int,
+    value: &T,
+) -> io::Result<()> {
+    let bytes = value.as_bytes();
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: pointer and length are those of one slice, which the kernel only reads, and only during the call.
+    check(unsafe { libc::setsockopt(fd, level, name, bytes.as_ptr().cast(), bytes.len() as socklen_t) })?;
+    Ok(())
+}
+
+/// `getsockopt` of a value that any bytes are valid for.
+fn get_option<T: FromBytes + IntoBytes>(fd: &impl AsFd, level: c_int, name: c_int) -> io::Result<T> {
+    let mut value = T::new_zeroed();
+    let mut len = size_of::<T>() as socklen_t;
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes at most `len` bytes to `value`, which has that many, and any bytes are valid there.
+    check(unsafe { libc::getsockopt(fd, level, name, value.as_mut_bytes().as_mut_ptr().cast(), &mut len) })?;
+    Ok(value)
+}
+
+/// Asks for socket buffers of `bytes`, beyond the system's limits where the process may (CAP_NET_ADMIN), and else up to
+/// them. The kernel counts its own overhead in and doubles what it is given for that.
+pub fn set_buffers(socket: &socket2::Socket, bytes: usize) -> io::Result<()> {
+    let size = c_int::try_from(bytes).unwrap_or(c_int::MAX);
+    if set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &size).is_err() {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    if set_option(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &size).is_err() {
+        socket.set_send_buffer_size(bytes)?;
+    }
+    Ok(())
+}

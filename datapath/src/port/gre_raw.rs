@@ -1,0 +1,129 @@
+//! GRE by raw IP sockets. The kernel has reassembled outer fragments before a packet comes here, and fragments none that
+//! go: one that does not fit is refused with EMSGSIZE.
+
+use std::io;
+use std::iter;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::{RxPacket, Sent, Tally, TxPacket};
+use crate::slab::Slab;
+use crate::snapshot::PortId;
+use crate::sys::mmsg::{self, Received, Sender, Wants};
+use crate::sys::raw_ip::{RawIp, destination_v6, traffic_class};
+
+/// Bytes of socket buffer each way: some 3,500 packets of 1,500 bytes while the worker is elsewhere.
+const BUFFERS: usize = 8 << 20;
+
+/// How often one call tries again after an error that had been pending on the socket.
+const RETRIES: usize = 8;
+
+#[derive(Debug)]
+pub(super) struct GreSocket {
+    socket: RawIp,
+    v6: bool,
+}
+
+impl GreSocket {
+    pub(super) fn v4() -> io::Result<GreSocket> {
+        Ok(GreSocket { socket: RawIp::gre4(BUFFERS)?, v6: false })
+    }
+
+    pub(super) fn v6() -> io::Result<GreSocket> {
+        Ok(GreSocket { socket: RawIp::gre6(BUFFERS)?, v6: true })
+    }
+
+    pub(super) fn rx(&self, slab: &mut Slab, max: usize, out: &mut Vec<RxPacket>) -> io::Result<()> {
+        let wants = Wants { vnet: false, name: self.v6, control: self.v6 };
+        let parse = if self.v6 { parse_v6 } else { parse_v4 };
+        let mut last = None;
+        for _ in 0..RETRIES {
+            let got = mmsg::receive(self.as_fd(), slab, max, wants, |slab, message| {
+                out.extend(parse(slab, &message).filter(|_| !message.truncated));
+            });
+            match got.map_err(|e| (e.raw_os_error(), e)) {
+                Ok(_) if out.is_empty() => last = None,
+                Ok(_) => return Ok(()),
+                Err((Some(libc::EAGAIN | libc::EINTR), _)) => return Ok(()),
+                Err((Some(libc::EBADF | libc::ENOTSOCK | libc::EFAULT | libc::EINVAL), error)) => {
+                    return Err(error);
+                }
+                // An ICMP error about something sent earlier, or the like: taking it cleared it.
+                Err((_, error)) => last = Some(error),
+            }
+        }
+        last.map_or(Ok(()), Err)
+    }
+
+    pub(super) fn tx(&self, buf: &[u8], packets: &[TxPacket], refused: &mut dyn FnMut(PortId)) -> Sent {
+        let mut tally = Tally::default();
+        mmsg::with_sender(|sender| {
+            for (i, packet) in packets.iter().enumerate() {
+                if sender.is_full() && !self.flush(sender, packets, &mut tally, refused) {
+                    return;
+                }
+                let start = packet.start as usize;
+                let bytes = buf.get(start..start + packet.len as usize);
+                if !bytes.is_some_and(|b| sender.push(i, Some(packet.dst), iter::once(b))) {
+                    tally.refuse(libc::EINVAL);
+                }
+            }
+            self.flush(sender, packets, &mut tally, refused);
+        });
+        tally.close(packets.len())
+    }
+
+    /// False: the socket takes no more.
+    fn flush(
+        &self,
+        sender: &mut Sender<'_, '_>,
+        packets: &[TxPacket],
+        tally: &mut Tally,
+        refused: &mut dyn FnMut(PortId),
+    ) -> bool {
+        let taken = sender.flush(self.as_fd(), &mut |i, errno| {
+            if let (libc::EMSGSIZE, Some(packet)) = (errno, packets.get(i)) {
+                refused(packet.port);
+            }
+            tally.refuse(errno)
+        });
+        tally.sent.ok += taken;
+        tally.rest.is_none()
+    }
+}
+
+impl AsFd for GreSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// The packet begins with its IPv4 header (RFC 791 section 3.1).
+fn parse_v4(slab: &Slab, message: &Received<'_>) -> Option<RxPacket> {
+    let bytes = slab.get(message.data);
+    let header = bytes.first_chunk::<20>()?;
+    let [version_ihl, tos, l0, l1, .., s0, s1, s2, s3, d0, d1, d2, d3] = *header;
+    let header_len = u32::from(version_ihl & 0xf) * 4;
+    let total = u32::from(u16::from_be_bytes([l0, l1])).min(message.data.len);
+    if version_ihl >> 4 != 4 || header_len < 20 || total < header_len {
+        return None;
+    }
+    let mut data = message.data;
+    data.len = total;
+    Some(RxPacket {
+        data: data.skip(header_len),
+        src: IpAddr::V4(Ipv4Addr::new(s0, s1, s2, s3)),
+        dst: IpAddr::V4(Ipv4Addr::new(d0, d1, d2, d3)),
+        tos,
+    })
+}
+
+/// The packet begins with its GRE header; the addresses stand beside it.
+fn parse_v6(_: &Slab, message: &Received<'_>) -> Option<RxPacket> {
+    Some(RxPacket {
+        data: message.data,
+        src: IpAddr::V6(Ipv6Addr::from(message.name_v6()?)),
+        dst: IpAddr::V6(Ipv6Addr::from(destination_v6(message)?)),
+        tos: traffic_class(message)?,
+    })
+}

@@ -1,0 +1,67 @@
+//! Raw IP sockets for GRE: we write the outer IP header ourselves.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use libc::c_int;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{mmsg, set_buffers, set_option};
+
+/// IP protocol number of GRE.
+const GRE: c_int = 47;
+
+/// A raw socket that receives every GRE packet to this host, and sends packets with the IP header that they bring.
+#[derive(Debug)]
+pub struct RawIp {
+    socket: Socket,
+}
+
+impl RawIp {
+    /// For IPv4. Received packets start with their IP header.
+    ///
+    /// # Errors
+    /// EPERM without CAP_NET_RAW.
+    pub fn gre4(buffers: usize) -> io::Result<RawIp> {
+        let socket = Socket::new(Domain::IPV4, Type::RAW.nonblocking().cloexec(), Some(Protocol::from(GRE)))?;
+        socket.set_header_included_v4(true)?;
+        // The header that we write is left as it is, so DF is ours to decide. DO makes the kernel hold packets with DF
+        // against the path MTU that it knows, not the device's alone, and refuse what is longer with EMSGSIZE.
+        set_option(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, &libc::IP_PMTUDISC_DO)?;
+        set_buffers(&socket, buffers)?;
+        Ok(RawIp { socket })
+    }
+
+    /// For IPv6. Received packets start behind their IP headers; source, destination and traffic class stand beside.
+    ///
+    /// # Errors
+    /// EPERM without CAP_NET_RAW; EAFNOSUPPORT when the kernel has no IPv6.
+    pub fn gre6(buffers: usize) -> io::Result<RawIp> {
+        let socket = Socket::new(Domain::IPV6, Type::RAW.nonblocking().cloexec(), Some(Protocol::from(GRE)))?;
+        socket.set_header_included_v6(true)?;
+        set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, &libc::IPV6_PMTUDISC_DO)?;
+        set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, &1i32)?;
+        socket.set_recv_tclass_v6(true)?;
+        set_buffers(&socket, buffers)?;
+        Ok(RawIp { socket })
+    }
+}
+
+impl AsFd for RawIp {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// The destination of a received IPv6 packet (RFC 3542 section 6.2).
+#[inline]
+pub fn destination_v6(message: &mmsg::Received<'_>) -> Option<[u8; 16]> {
+    message.control::<16>(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO).copied()
+}
+
+/// The traffic class of a received IPv6 packet (RFC 3542 section 6.5).
+#[inline]
+pub fn traffic_class(message: &mmsg::Received<'_>) -> Option<u8> {
+    let bytes = message.control::<4>(libc::IPPROTO_IPV6, libc::IPV6_TCLASS)?;
+    u8::try_from(c_int::from_ne_bytes(*bytes)).ok()
+}
