@@ -1,0 +1,64 @@
+//! Underpass itself: one daemon a host, docker0 and a GRE tunnel in one bridge, configured by its own command line.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::{Peer, Running};
+use crate::process::{self, Job};
+use crate::topo::Topology;
+
+#[derive(Debug)]
+pub struct Underpass {
+    pub binary: PathBuf,
+}
+
+impl Peer for Underpass {
+    fn name(&self) -> &'static str {
+        "underpass"
+    }
+
+    fn about(&self) -> String {
+        let version = process::output(&self.binary.to_string_lossy(), &["--version"]).unwrap_or_default();
+        format!("{}, type=gre", version.lines().next().unwrap_or("underpass"))
+    }
+
+    fn container_mtu(&self) -> u16 {
+        1500 // Docker's default: the switch fits frames to the tunnel
+    }
+
+    fn missing(&self) -> Option<String> {
+        (!self.binary.is_file()).then(|| {
+            format!("{} is not there: cargo build --release -p underpass-control", self.binary.display())
+        })
+    }
+
+    fn join(&self, hosts: &Topology, dir: &Path) -> Result<Running> {
+        let mut running = Running::default();
+        for (host, other) in hosts.pairs() {
+            let rundir = dir.join(host.letter);
+            std::fs::create_dir(&rundir).with_context(|| format!("create {}", rundir.display()))?;
+            let mut daemon = Command::new(&self.binary);
+            daemon.arg("vswitchd").arg("--rundir").arg(&rundir).arg("--db").arg(rundir.join("conf.db"));
+            let log = rundir.join("underpass.log");
+            let mut daemon = host.ns.enter(|| Job::start(&mut daemon, &log))?;
+            let socket = rundir.join("db.sock");
+            daemon.wait_until("its socket", || socket.exists())?;
+            running.switches.push(daemon);
+
+            let binary = self.binary.to_string_lossy();
+            let db = format!("--db=unix:{}", socket.display());
+            let vsctl = |args: &str| {
+                let mut all = vec!["vsctl", &db, "--timeout=15"];
+                all.extend(args.split(' '));
+                process::run(&binary, &all)
+            };
+            vsctl("add-br br0")?;
+            vsctl("add-port br0 docker0")?;
+            let remote = other.underlay_ip;
+            vsctl(&format!("add-port br0 gre0 -- set interface gre0 type=gre options:remote_ip={remote}"))?;
+        }
+        Ok(running)
+    }
+}

@@ -1,0 +1,269 @@
+//! What a run gave: as JSON with every sample, and as a Markdown table of medians.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+
+use serde::Serialize;
+
+use crate::measure::Sample;
+use crate::peers::REFERENCE;
+use crate::stats::Summary;
+use crate::{process, udp};
+
+/// One column of the table.
+#[derive(Debug)]
+pub struct Metric {
+    /// Its name in the JSON.
+    pub key: &'static str,
+    /// Its name in the table and the plot.
+    pub title: &'static str,
+    /// Whether less is better.
+    pub less: bool,
+    /// Digits after the point.
+    pub digits: usize,
+    /// Its value in a sample.
+    pub value: fn(&Sample) -> Option<f64>,
+}
+
+/// Every column, in order.
+pub const METRICS: [Metric; 8] = [
+    Metric {
+        key: "tcp_one_gbps",
+        title: "TCP, 1 stream, Gb/s",
+        less: false,
+        digits: 2,
+        value: |s| s.one.as_ref().map(|t| t.gbps),
+    },
+    Metric {
+        key: "tcp_four_gbps",
+        title: "TCP, 4 streams, Gb/s",
+        less: false,
+        digits: 2,
+        value: |s| s.four.as_ref().map(|t| t.gbps),
+    },
+    Metric {
+        key: "tcp_reverse_gbps",
+        title: "TCP, reverse, Gb/s",
+        less: false,
+        digits: 2,
+        value: |s| s.reverse.as_ref().map(|t| t.gbps),
+    },
+    Metric {
+        key: "udp64_kpps",
+        title: "UDP 64 B, <1 % lost, kpps",
+        less: false,
+        digits: 0,
+        value: |s| s.packets_per_second.map(|p| p / 1e3),
+    },
+    Metric {
+        key: "rtt_median_us",
+        title: "idle RTT, median, µs",
+        less: true,
+        digits: 0,
+        value: |s| s.round_trip.map(|r| r.median_us),
+    },
+    Metric {
+        key: "rtt_p99_us",
+        title: "idle RTT, p99, µs",
+        less: true,
+        digits: 0,
+        value: |s| s.round_trip.map(|r| r.p99_us),
+    },
+    Metric {
+        key: "switch_cpu_s_per_gb",
+        title: "switch CPU, s/GB",
+        less: true,
+        digits: 2,
+        value: |s| s.one.as_ref().and_then(|t| t.switch_cpu_per_gb()),
+    },
+    Metric {
+        key: "machine_cpu_s_per_gb",
+        title: "machine CPU, s/GB",
+        less: true,
+        digits: 2,
+        value: |s| s.one.as_ref().map(|t| t.machine_cpu_per_gb()),
+    },
+];
+
+/// Where the run took place.
+#[derive(Debug, Serialize)]
+pub struct Machine {
+    cpu: String,
+    cores: usize,
+    kernel: String,
+    commit: String,
+    date: String,
+}
+
+/// How much else went on; see [`crate::noise`].
+#[derive(Debug, Serialize)]
+pub struct Noise {
+    /// Cores that other processes used while TCP was measured.
+    others_cores: Option<Summary>,
+    /// Cores that the hypervisor took away meanwhile.
+    steal_cores: Option<Summary>,
+    /// Milliseconds for the fixed load.
+    calibration_ms: Option<Summary>,
+}
+
+/// One row.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    /// The peer's name.
+    pub name: String,
+    about: String,
+    container_mtu: u16,
+    /// By [`Metric::key`].
+    pub metrics: BTreeMap<&'static str, Summary>,
+}
+
+/// The whole run.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    machine: Machine,
+    rounds: u32,
+    seconds: u32,
+    noise: Noise,
+    /// In the order of the table.
+    pub rows: Vec<Row>,
+    skipped: BTreeMap<String, String>,
+    samples: Vec<Sample>,
+}
+
+impl Machine {
+    fn here() -> Machine {
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let cpu = cpuinfo.lines().find_map(|l| l.strip_prefix("model name")?.split_once(": "));
+        let said = |program: &str, args: &[&str]| {
+            process::output(program, args).map(|s| s.trim().to_owned()).unwrap_or_else(|_| "unknown".into())
+        };
+        Machine {
+            cpu: cpu.map_or("unknown", |c| c.1).into(),
+            cores: std::thread::available_parallelism().map_or(0, |n| n.get()),
+            kernel: said("uname", &["-r"]),
+            commit: said("git", &["describe", "--always", "--dirty"]),
+            date: said("date", &["-u", "+%Y-%m-%d %H:%M UTC"]),
+        }
+    }
+}
+
+impl Report {
+    /// From all samples. `peers` are (name, about, container MTU) in the table's order, `skipped` (name, why).
+    pub fn new(
+        rounds: u32,
+        seconds: u32,
+        peers: Vec<(String, String, u16)>,
+        skipped: BTreeMap<String, String>,
+        samples: Vec<Sample>,
+    ) -> Report {
+        let usages = || samples.iter().flat_map(Sample::usages);
+        let noise = Noise {
+            others_cores: Summary::of(usages().map(|u| u.others / u.seconds)),
+            steal_cores: Summary::of(usages().map(|u| u.steal / u.seconds)),
+            calibration_ms: Summary::of(samples.iter().map(|s| s.calibration_ms)),
+        };
+        let row = |(name, about, container_mtu): (String, String, u16)| {
+            let of_peer =
+                |m: &Metric| Summary::of(samples.iter().filter(|s| s.peer == name).filter_map(m.value));
+            let metrics = METRICS.iter().filter_map(|m| Some((m.key, of_peer(m)?))).collect();
+            Row { name, about, container_mtu, metrics }
+        };
+        let rows = peers.into_iter().map(row).collect();
+        Report { machine: Machine::here(), rounds, seconds, noise, rows, skipped, samples }
+    }
+
+    /// Whether any measurement failed.
+    pub fn has_errors(&self) -> bool {
+        self.samples.iter().any(|s| !s.errors.is_empty())
+    }
+
+    /// The table, with what must be known to read it.
+    pub fn markdown(&self) -> String {
+        let mut t = String::from("| | container MTU |");
+        METRICS.iter().for_each(|m| _ = write!(t, " {} |", m.title));
+        t += "\n|---|---|";
+        t += &"---|".repeat(METRICS.len());
+        let reference = self.rows.iter().find(|r| r.name == REFERENCE);
+        for row in &self.rows {
+            _ = write!(t, "\n| {} | {} |", row.name, row.container_mtu);
+            for m in &METRICS {
+                _ = write!(t, " {} |", cell(m, row, reference));
+            }
+        }
+        t += "\n\n";
+        self.notes(&mut t);
+        t
+    }
+
+    fn notes(&self, t: &mut String) {
+        let (m, n) = (&self.machine, &self.noise);
+        _ = writeln!(
+            t,
+            "Median [min..max] of {} rounds, {} s a TCP measurement; ×: to kernel VXLAN in this run. Both hosts, both \
+             containers\nand all load share one machine: {}, {} cores, Linux {}; {}, commit {}.\nUnderlay frames of \
+             at most 1514 B cross one by one (no segmentation offload; GRO on receive). UDP payload {} B.\n\
+             'switch CPU': user and system time of the switch processes of both hosts for each 10^9 B, one stream; \
+             'machine CPU':\nall that was busy, less what other processes used.",
+            self.rounds,
+            self.seconds,
+            m.cpu,
+            m.cores,
+            m.kernel,
+            m.date,
+            m.commit,
+            udp::PAYLOAD
+        );
+        let show = |s: Option<Summary>, digits| s.map_or("-".into(), |s| range(&s, digits));
+        _ = writeln!(
+            t,
+            "Noise: other processes used {} cores, the hypervisor took {} cores, the fixed load took {} ms.\n",
+            show(n.others_cores, 2),
+            show(n.steal_cores, 2),
+            show(n.calibration_ms, 1)
+        );
+        for row in &self.rows {
+            _ = writeln!(t, "- {}: {}", row.name, row.about);
+        }
+        for (name, why) in &self.skipped {
+            _ = writeln!(t, "- {name}: not measured. {why}");
+        }
+        for s in &self.samples {
+            for e in &s.errors {
+                _ = writeln!(t, "- {}, round {}: {}", s.peer, s.round, e.lines().next().unwrap_or_default());
+            }
+        }
+    }
+}
+
+fn range(s: &Summary, digits: usize) -> String {
+    format!("{:.digits$} [{:.digits$}..{:.digits$}]", s.median, s.min, s.max)
+}
+
+fn cell(metric: &Metric, row: &Row, reference: Option<&Row>) -> String {
+    let Some(s) = row.metrics.get(metric.key) else { return "-".into() };
+    let ratio = reference.and_then(|r| r.metrics.get(metric.key)).map(|r| s.median / r.median);
+    let ratio = ratio.map_or(String::new(), |r| format!(" {r:.2}×"));
+    format!("{}{ratio}", range(s, metric.digits))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(peer: &str, pps: f64) -> Sample {
+        Sample { peer: peer.into(), round: 1, packets_per_second: Some(pps), ..Sample::default() }
+    }
+
+    #[test]
+    fn table_has_medians_ratios_and_what_was_left_out() {
+        let peer = |n: &str| (n.to_owned(), format!("about {n}"), 1450);
+        let samples = vec![sample("vxlan", 100e3), sample("vxlan", 80e3), sample("x", 180e3)];
+        let skipped = BTreeMap::from([("y".to_owned(), "apt-get install y".to_owned())]);
+        let report = Report::new(2, 3, vec![peer("vxlan"), peer("x")], skipped, samples);
+        let table = report.markdown();
+        assert!(table.contains("| vxlan | 1450 | - | - | - | 90 [80..100] 1.00× |"), "{table}");
+        assert!(table.contains("| x | 1450 | - | - | - | 180 [180..180] 2.00× |"), "{table}");
+        assert!(table.contains("- x: about x\n- y: not measured. apt-get install y\n"), "{table}");
+    }
+}
