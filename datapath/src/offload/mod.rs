@@ -2,14 +2,27 @@
 //!
 //! Toward a tunnel, [`fit()`] turns what a container or another tunnel sent, superframes and unfinished checksums
 //! included, into frames that the path takes, written straight into the send buffer. What cannot be made to fit is
-//! answered by [`too_big`]. Toward local ports, [`coalesce`] puts consecutive TCP segments together again.
+//! answered by [`too_big()`]. Toward local ports, a [`Coalescer`] puts consecutive TCP segments together again.
 //!
-//! Contract: pure functions of frame and offload header. Neither is trusted: offsets in a [`VnetHdr`] are checked
+//! Contract: functions of frame and offload header alone. Neither is trusted: offsets in a [`VnetHdr`] are checked
 //! against the frame's own headers, nothing panics, and no byte is written outside the slots given.
 //!
 //! [`VnetHdr`]: crate::vnet::VnetHdr
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
-pub mod fit;
+mod coalesce;
+mod finish;
+mod fit;
+mod fragment;
+mod mss;
+mod segment;
+mod too_big;
 
+pub use coalesce::Coalescer;
+pub use finish::finish_checksum;
 pub use fit::{Fit, FrameSink, fit};
+pub use mss::clamp_mss;
+pub use too_big::{MAX_ANSWER, too_big};
+
+#[cfg(test)]
+mod testing;

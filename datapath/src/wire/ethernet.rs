@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn tag_fields() {
-        let tci = Tci(0b101_1_0000_0110_0100);
+        let tci = Tci(0xb064);
         assert_eq!((tci.vid(), tci.priority()), (100, 5));
     }
 }

@@ -1,0 +1,694 @@
+//! Putting consecutive TCP segments together again, as the kernel's GRO does, on the way to a local port.
+//!
+//! A worker pushes each frame for one port; what follows on what came before joins its run, and a run leaves as one
+//! superframe: a new header, then the payloads where they lie. The receiving kernel sees what the sending one handed to
+//! the tunnel's far end, so it must be able to take the superframe apart again without loss. Hence the rules:
+//! - IPv4 without options, IPv6 without extension headers, no fragments; TCP data with ACK and perhaps PSH, nothing else;
+//! - Ethernet header, addresses, ports, TOS, TTL, flow label, acknowledgment, window and TCP options are the same;
+//!   the IPv4 identification counts up by one a segment, unless DF makes it meaningless (RFC 6864);
+//! - the sequence numbers follow on; each payload is as long as the first, only the last may be shorter;
+//! - IPv4 header and TCP checksum of each were right. A damaged packet goes on by itself, damaged as it was.
+//!
+//! Within a flow no frame overtakes another. PSH, a short segment, or a frame that does not follow on ends a run.
+
+use zerocopy::FromBytes;
+
+use crate::slab::{Piece, Slab};
+use crate::txq::{MAX_PIECES, TxQueue};
+use crate::vnet::{F_NEEDS_CSUM, GSO_TCPV4, GSO_TCPV6, VnetHdr};
+use crate::wire::checksum::{Sum, pseudo};
+use crate::wire::ipv4::{self, Ipv4};
+use crate::wire::ipv6::{self, Ipv6};
+use crate::wire::tcp::{self, Tcp};
+use crate::wire::{Ip, Version, ethernet, parse, proto, put16};
+
+/// Runs open at a time. One more ends the oldest.
+const RUNS: usize = 8;
+
+/// Longest IP packet.
+const MAX_PACKET: usize = 65535;
+
+/// Longest header of a superframe: Ethernet, IPv6, TCP.
+const MAX_HEAD: usize = ethernet::MAX_HEADER + ipv6::HEADER + 60;
+
+/// The runs open toward one queue.
+#[derive(Debug)]
+pub struct Coalescer {
+    runs: [Run; RUNS],
+    /// Indices of the open runs, oldest first, then those of the free.
+    order: [u8; RUNS],
+    open: usize,
+}
+
+impl Coalescer {
+    /// No run open.
+    pub fn new() -> Coalescer {
+        Coalescer { runs: [const { Run::EMPTY }; RUNS], order: [0, 1, 2, 3, 4, 5, 6, 7], open: 0 }
+    }
+
+    /// Takes the next frame for `out`, which lies in the slab, complete in itself: it joins a run, or is queued. Every
+    /// call between two flushes must name the same slab and queue.
+    pub fn push(&mut self, slab: &mut Slab, frame: Piece, out: &mut TxQueue) {
+        let Some(segment) = Segment::parse(slab.get(frame), frame) else {
+            return out.push(VnetHdr::default(), &[frame]);
+        };
+        match self.find(slab, &segment) {
+            Some((place, run)) => match run.join(slab, &segment) {
+                Joined::Open => {}
+                Joined::Full => self.close(place, slab, out),
+                Joined::Refused => {
+                    self.close(place, slab, out);
+                    self.open(segment, slab, out);
+                }
+            },
+            None => self.open(segment, slab, out),
+        }
+    }
+
+    /// Queues what is left, oldest first. Call when a batch ends.
+    pub fn flush(&mut self, slab: &mut Slab, out: &mut TxQueue) {
+        while self.open > 0 {
+            self.close(0, slab, out);
+        }
+    }
+
+    /// The run of the segment's flow, and its place in the order.
+    fn find(&mut self, slab: &Slab, segment: &Segment) -> Option<(usize, &mut Run)> {
+        let place = self.order.iter().take(self.open).position(|index| {
+            self.runs.get(usize::from(*index)).is_some_and(|run| run.first.same_flow(segment, slab))
+        })?;
+        let index = usize::from(*self.order.get(place)?);
+        Some((place, self.runs.get_mut(index)?))
+    }
+
+    /// Starts a run with the segment, or queues it when nothing could join it.
+    fn open(&mut self, segment: Segment, slab: &mut Slab, out: &mut TxQueue) {
+        if !segment.may_be_followed() {
+            return out.push(VnetHdr::default(), &[segment.frame]);
+        }
+        if self.open == RUNS {
+            self.close(0, slab, out);
+        }
+        let free = self.order.get(self.open).copied().unwrap_or(0);
+        if let Some(run) = self.runs.get_mut(usize::from(free)) {
+            run.start(segment);
+            self.open += 1;
+        }
+    }
+
+    /// Queues the run at `place` of the order.
+    fn close(&mut self, place: usize, slab: &mut Slab, out: &mut TxQueue) {
+        if let Some(open) = self.order.get_mut(place..self.open)
+            && let Some(index) = open.first().copied()
+        {
+            open.rotate_left(1);
+            self.open -= 1;
+            if let Some(run) = self.runs.get_mut(usize::from(index)) {
+                run.emit(slab, out);
+            }
+        }
+    }
+}
+
+impl Default for Coalescer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A TCP packet in the slab.
+#[derive(Debug, Clone, Copy)]
+struct Segment {
+    /// The whole frame.
+    frame: Piece,
+    /// Hash of addresses and ports.
+    flow: u64,
+    ip: Ip,
+    /// Where the payload starts in the frame.
+    data: usize,
+    seq: u32,
+    id: u16,
+    psh: bool,
+    /// Of a shape that may be merged at all. Its checksums have not been looked at.
+    plain: bool,
+}
+
+impl Segment {
+    /// None: the frame holds no TCP header.
+    fn parse(bytes: &[u8], frame: Piece) -> Option<Segment> {
+        let ip = parse(bytes)?.ip?;
+        if ip.proto != proto::TCP || ip.later_fragment {
+            return None;
+        }
+        let (tcp, _) = Tcp::ref_from_prefix(bytes.get(ip.l4..ip.end)?).ok()?;
+        let data = ip.l4 + tcp.header_len();
+        let (header, id, whole) = match ip.version {
+            Version::V4 => {
+                let (v4, _) = Ipv4::ref_from_prefix(bytes.get(ip.l3..)?).ok()?;
+                (ipv4::HEADER, v4.id.get(), v4.fragment.get() & !ipv4::DF == 0)
+            }
+            Version::V6 => (ipv6::HEADER, 0, true),
+        };
+        let plain = whole
+            && ip.l4 - ip.l3 == header
+            && tcp.header_len() >= tcp::HEADER
+            && data < ip.end
+            && tcp.flags & !tcp::PSH == tcp::ACK;
+        Some(Segment {
+            frame,
+            flow: flow_hash(ip.addresses(bytes), tcp),
+            ip,
+            data,
+            seq: tcp.seq.get(),
+            id,
+            psh: tcp.flags & tcp::PSH != 0,
+            plain,
+        })
+    }
+
+    fn payload(&self) -> Piece {
+        let Piece { off, .. } = self.frame;
+        Piece { off: off + self.data as u32, len: (self.ip.end - self.data) as u32 }
+    }
+
+    fn may_be_followed(&self) -> bool {
+        self.plain && !self.psh
+    }
+
+    fn same_flow(&self, other: &Segment, slab: &Slab) -> bool {
+        let (a, b) = (slab.get(self.frame), slab.get(other.frame));
+        self.flow == other.flow
+            && self.ip.version == other.ip.version
+            && a.get(..self.ip.l3) == b.get(..other.ip.l3)
+            && self.ip.addresses(a) == other.ip.addresses(b)
+            && a.get(self.ip.l4..self.ip.l4 + 4) == b.get(other.ip.l4..other.ip.l4 + 4)
+    }
+
+    /// Whether everything stands the same in both headers that does not count up. Both are plain, of one flow.
+    fn same_header(&self, other: &Segment, slab: &Slab) -> bool {
+        let (a, b) = (slab.get(self.frame), slab.get(other.frame));
+        let flow_label = self.ip.version == Version::V4
+            || a.get(self.ip.l3..self.ip.l3 + 4) == b.get(self.ip.l3..self.ip.l3 + 4);
+        let same = |range: std::ops::Range<usize>| {
+            a.get(self.ip.l4 + range.start..self.ip.l4 + range.end)
+                == b.get(self.ip.l4 + range.start..self.ip.l4 + range.end)
+        };
+        let header = self.data - self.ip.l4;
+        self.data == other.data
+            && (self.ip.tos, self.ip.ttl, self.ip.df) == (other.ip.tos, other.ip.ttl, other.ip.df)
+            && flow_label
+            // acknowledgment and data offset; window; urgent pointer and options
+            && same(8..13) && same(14..16) && same(18..header)
+    }
+
+    fn checksums_ok(&self, slab: &Slab) -> bool {
+        let bytes = slab.get(self.frame);
+        let segment = bytes.get(self.ip.l4..self.ip.end).unwrap_or(&[]);
+        let header = bytes.get(self.ip.l3..self.ip.l4).unwrap_or(&[]);
+        (self.ip.version == Version::V6 || ipv4::checksum_ok(header))
+            && (pseudo(self.ip.addresses(bytes), proto::TCP, segment.len()) + Sum::of(segment)).is_valid()
+    }
+}
+
+/// Spreads flows so that those that differ seldom have to be compared.
+fn flow_hash(addresses: &[u8], tcp: &Tcp) -> u64 {
+    let ports = u64::from(tcp.src.get()) << 16 | u64::from(tcp.dst.get());
+    addresses
+        .as_chunks::<8>()
+        .0
+        .iter()
+        .fold(ports, |hash, part| hash.rotate_left(23) ^ u64::from_ne_bytes(*part))
+}
+
+/// What became of a segment that found its flow's run.
+enum Joined {
+    /// It joined.
+    Open,
+    /// It joined as the last.
+    Full,
+    /// It does not follow on.
+    Refused,
+}
+
+/// Segments that follow each other.
+#[derive(Debug)]
+struct Run {
+    first: Segment,
+    /// The first one's checksums were right. Looked at when a second one comes.
+    verified: bool,
+    psh: bool,
+    /// Payload bytes in all.
+    len: usize,
+    /// Segments.
+    count: usize,
+    /// A place for the header, then the payloads.
+    pieces: [Piece; MAX_PIECES],
+}
+
+impl Run {
+    const EMPTY: Run = Run {
+        first: Segment {
+            frame: Piece { off: 0, len: 0 },
+            flow: 0,
+            ip: Ip {
+                version: Version::V4,
+                tos: 0,
+                ttl: 0,
+                df: false,
+                fragment: false,
+                later_fragment: false,
+                routed: false,
+                l3: 0,
+                l4: 0,
+                proto: 0,
+                end: 0,
+            },
+            data: 0,
+            seq: 0,
+            id: 0,
+            psh: false,
+            plain: false,
+        },
+        verified: false,
+        psh: false,
+        len: 0,
+        count: 0,
+        pieces: [Piece { off: 0, len: 0 }; MAX_PIECES],
+    };
+
+    fn start(&mut self, first: Segment) {
+        let payload = first.payload();
+        self.first = first;
+        self.verified = false;
+        self.psh = false;
+        self.len = payload.len as usize;
+        self.count = 1;
+        if let Some(place) = self.pieces.get_mut(1) {
+            *place = payload;
+        }
+    }
+
+    /// Payload bytes of every segment but the last.
+    fn size(&self) -> usize {
+        self.first.ip.end - self.first.data
+    }
+
+    /// Takes the segment in if it follows on. Both are of one flow.
+    fn join(&mut self, slab: &Slab, next: &Segment) -> Joined {
+        let payload = next.payload();
+        let follows = next.plain
+            && next.seq == self.first.seq.wrapping_add(self.len as u32)
+            && (next.ip.df || next.id == self.first.id.wrapping_add(self.count as u16))
+            && payload.len as usize <= self.size()
+            && self.first.data - self.first.ip.l3 + self.len + payload.len as usize <= MAX_PACKET
+            && self.first.same_header(next, slab);
+        if !follows {
+            return Joined::Refused;
+        }
+        // each sum is computed once, and only for segments that found company
+        self.verified = self.verified || self.first.checksums_ok(slab);
+        if !self.verified || !next.checksums_ok(slab) {
+            return Joined::Refused;
+        }
+        let Some(place) = self.pieces.get_mut(self.count + 1) else { return Joined::Refused };
+        *place = payload;
+        self.count += 1;
+        self.len += payload.len as usize;
+        self.psh = next.psh;
+        let last = next.psh || (payload.len as usize) < self.size() || self.count + 1 == MAX_PIECES;
+        if last { Joined::Full } else { Joined::Open }
+    }
+
+    /// Queues the run: a single segment as it came, more as a superframe.
+    fn emit(&mut self, slab: &mut Slab, out: &mut TxQueue) {
+        if self.count == 1 {
+            return out.push(VnetHdr::default(), &[self.first.frame]);
+        }
+        match self.write_header(slab) {
+            Some(header) => {
+                let [place, ..] = &mut self.pieces;
+                *place = header;
+                out.push(self.vnet(), self.pieces.get(..self.count + 1).unwrap_or(&[]));
+            }
+            // no memory for a header: the segments still stand behind their own, of the same length as the first's
+            None => {
+                let head = self.first.data as u32;
+                for payload in self.pieces.iter().skip(1).take(self.count) {
+                    let frame = Piece { off: payload.off - head, len: payload.len + head };
+                    out.push(VnetHdr::default(), &[frame]);
+                }
+            }
+        }
+    }
+
+    /// The superframe's header in the slab: the first segment's, with the lengths of all and a partial checksum.
+    fn write_header(&self, slab: &mut Slab) -> Option<Piece> {
+        let Segment { ip, data, .. } = self.first;
+        let mut header = [0; MAX_HEAD];
+        let header = header.get_mut(..data)?;
+        header.copy_from_slice(slab.get(self.first.frame).get(..data)?);
+        let segment = data - ip.l4 + self.len;
+        let pseudo = pseudo(ip.addresses(header), proto::TCP, segment).fold();
+
+        let network = header.get_mut(ip.l3..ip.l4)?;
+        match ip.version {
+            Version::V4 => {
+                Ipv4::mut_from_prefix(network).ok()?.0.total_len.set((ip.l4 - ip.l3 + segment) as u16);
+                ipv4::set_checksum(network);
+            }
+            Version::V6 => Ipv6::mut_from_prefix(network).ok()?.0.payload_len.set(segment as u16),
+        }
+        let transport = header.get_mut(ip.l4..)?;
+        put16(transport, tcp::CHECKSUM, pseudo);
+        if self.psh {
+            Tcp::mut_from_prefix(transport).ok()?.0.flags |= tcp::PSH;
+        }
+        let place = slab.alloc(data)?;
+        slab.get_mut(place).copy_from_slice(header);
+        Some(place)
+    }
+
+    fn vnet(&self) -> VnetHdr {
+        let gso_type = match self.first.ip.version {
+            Version::V4 => GSO_TCPV4,
+            Version::V6 => GSO_TCPV6,
+        };
+        VnetHdr {
+            flags: F_NEEDS_CSUM,
+            gso_type,
+            hdr_len: (self.first.data as u16).into(),
+            gso_size: (self.size() as u16).into(),
+            csum_start: (self.first.ip.l4 as u16).into(),
+            csum_offset: (tcp::CHECKSUM as u16).into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::offload::testing::*;
+    use crate::offload::{Fit, fit};
+    use crate::wire::checksum::update;
+    use crate::wire::get16;
+
+    /// Frames in the order that they come from a tunnel, each in its slot, and what is queued for them.
+    struct Bench {
+        slab: Slab,
+        coalescer: Coalescer,
+        out: TxQueue,
+        used: usize,
+    }
+
+    impl Bench {
+        fn new() -> Bench {
+            Bench { slab: Slab::new(), coalescer: Coalescer::new(), out: TxQueue::new(), used: 0 }
+        }
+
+        fn push(&mut self, frame: &[u8]) {
+            let piece = Piece { len: frame.len() as u32, ..Slab::slot(self.used) };
+            self.used += 1;
+            self.slab.get_mut(piece).copy_from_slice(frame);
+            self.coalescer.push(&mut self.slab, piece, &mut self.out);
+        }
+
+        /// What was queued, each frame gathered, after a flush.
+        fn queued(mut self) -> Vec<(VnetHdr, Vec<u8>)> {
+            self.coalescer.flush(&mut self.slab, &mut self.out);
+            self.gather()
+        }
+
+        fn gather(&self) -> Vec<(VnetHdr, Vec<u8>)> {
+            let gather =
+                |pieces: &[Piece]| pieces.iter().flat_map(|piece| self.slab.get(*piece).to_vec()).collect();
+            self.out.frames().iter().map(|frame| (frame.vnet, gather(self.out.pieces(frame)))).collect()
+        }
+    }
+
+    fn run(frames: &[Vec<u8>]) -> Vec<(VnetHdr, Vec<u8>)> {
+        let mut bench = Bench::new();
+        frames.iter().for_each(|frame| bench.push(frame));
+        bench.queued()
+    }
+
+    fn data(len: usize) -> Spec {
+        Spec {
+            v6: false,
+            tcp: true,
+            tags: 0,
+            df: true,
+            id: 100,
+            tos: 0,
+            seq: u32::MAX - 1000,
+            flags: tcp::ACK,
+            options: vec![1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8],
+            len,
+            seed: 11,
+        }
+    }
+
+    fn segments(spec: &Spec, size: u16) -> Vec<Vec<u8>> {
+        let (frame, vnet) = spec.offloaded(size);
+        let mut sink = Frames::new();
+        assert_eq!(fit(&frame, &vnet, 9000, &mut sink), Fit::Sent(sink.frames.len()));
+        sink.frames
+    }
+
+    proptest! {
+        /// What segmentation took apart is the same superframe again, to the byte.
+        #[test]
+        fn restores_the_superframe(spec in tcp_spec(60_000), size in 1000u16..3000, psh in any::<bool>(), padding in 0usize..10) {
+            let spec = Spec { flags: tcp::ACK | if psh { tcp::PSH } else { 0 }, ..spec };
+            let mut frames = segments(&spec, size);
+            prop_assume!(frames.len() > 1);
+            for frame in &mut frames {
+                frame.resize(frame.len() + padding, 0);
+            }
+            let (frame, vnet) = spec.offloaded(size);
+            let vnet = VnetHdr { hdr_len: ((frame.len() - spec.len) as u16).into(), ..vnet };
+            let queued = run(&frames);
+            prop_assert_eq!(queued.len(), 1);
+            prop_assert_eq!(queued[0].0, vnet);
+            prop_assert!(queued[0].1 == frame);
+        }
+
+        /// Segments of several flows in any order, some damaged: nothing is lost, added or changed, each flow keeps its
+        /// order, and every superframe can be taken apart into exactly what it was made of.
+        #[test]
+        fn takes_nothing_and_adds_nothing(flows in proptest::collection::vec(spec(4000), 1..12),
+                                          picks in proptest::collection::vec((any::<u8>(), 0u8..20), 1..60)) {
+            let flows: Vec<Spec> = flows;
+            let mut waiting: Vec<std::collections::VecDeque<Vec<u8>>> = flows.iter().enumerate().map(|(port, flow)| {
+                let mut frames = if flow.tcp { segments(flow, 300) } else { vec![flow.frame()] };
+                // ports tell the flows apart
+                for frame in &mut frames {
+                    let l4 = ip_of(frame).l4;
+                    let at = l4 + if flow.tcp { tcp::CHECKSUM } else { crate::wire::udp::CHECKSUM };
+                    let (old, check) = (get16(frame, l4).unwrap(), get16(frame, at).unwrap());
+                    put16(frame, l4, port as u16);
+                    put16(frame, at, update(check, old, port as u16, false));
+                }
+                frames.into()
+            }).collect();
+            let mut sent = Vec::new();
+            for (pick, damage) in picks {
+                let pick = usize::from(pick) % waiting.len();
+                if let Some(mut frame) = waiting[pick].pop_front() {
+                    if damage == 0 && let Some(last) = frame.last_mut() {
+                        *last ^= 0x55;
+                    }
+                    sent.push(frame);
+                }
+            }
+            let mut apart = Frames::new();
+            for (vnet, frame) in run(&sent) {
+                if vnet.is_gso() {
+                    prop_assert!(matches!(fit(&frame, &vnet, 9000, &mut apart), Fit::Sent(2..)));
+                } else {
+                    prop_assert_eq!(vnet, VnetHdr::default());
+                    apart.frames.push(frame);
+                }
+            }
+            // DF packets may come back with another identification, which means nothing
+            let key = |frame: &Vec<u8>| get16(frame, ip_of(frame).l4);
+            for port in 0..flows.len() as u16 {
+                let of = |frames: &[Vec<u8>]| -> Vec<Vec<u8>> {
+                    frames.iter().filter(|frame| key(frame) == Some(port)).cloned().collect()
+                };
+                prop_assert_eq!(of(&sent), of(&apart.frames));
+            }
+            prop_assert_eq!(sent.len(), apart.frames.len());
+        }
+
+        #[test]
+        fn any_bytes(frames in proptest::collection::vec((spec(200), proptest::collection::vec(any::<(u8, u8)>(), 0..3), 0usize..300), 1..20)) {
+            let frames: Vec<Vec<u8>> = frames.into_iter().map(|(spec, changes, cut)| {
+                let mut frame = spec.frame();
+                changes.into_iter().for_each(|(at, value)| if let Some(byte) = frame.get_mut(usize::from(at)) { *byte = value });
+                frame.truncate(cut);
+                frame
+            }).collect();
+            let queued = run(&frames);
+            prop_assert!(queued.len() <= frames.len());
+        }
+    }
+
+    /// One thing changed in the second of three segments: which frames come out, by number of segments in each.
+    #[test]
+    fn what_ends_a_run() {
+        type Change = fn(&mut [u8]);
+        const L4: usize = 34;
+        let cases: [(&str, Change, &[usize]); 15] = [
+            ("nothing", |_| {}, &[3]),
+            ("PSH", |frame| frame[L4 + 13] |= tcp::PSH, &[2, 1]),
+            ("FIN", |frame| frame[L4 + 13] |= tcp::FIN, &[1, 1, 1]),
+            ("ECE", |frame| frame[L4 + 13] |= tcp::ECE, &[1, 1, 1]),
+            ("no ACK", |frame| frame[L4 + 13] = 0, &[1, 1, 1]),
+            ("sequence", |frame| frame[L4 + 7] ^= 1, &[1, 1, 1]),
+            ("acknowledgment", |frame| frame[L4 + 11] ^= 1, &[1, 1, 1]),
+            ("window", |frame| frame[L4 + 15] ^= 1, &[1, 1, 1]),
+            ("timestamp", |frame| frame[L4 + 27] ^= 1, &[1, 1, 1]),
+            ("port: another flow", |frame| frame[L4 + 1] ^= 1, &[1, 1, 1]),
+            ("address: another flow", |frame| frame[L4 - 1] ^= 1, &[1, 1, 1]),
+            ("source MAC: another flow", |frame| frame[11] ^= 1, &[1, 1, 1]),
+            ("TOS", |frame| frame[15] ^= 4, &[1, 1, 1]),
+            ("TTL", |frame| frame[22] -= 1, &[1, 1, 1]),
+            ("DF", |frame| frame[20] ^= 0x40, &[1, 1, 1]),
+        ];
+        for (what, change, lens) in cases {
+            let mut frames = segments(&data(3000), 1000);
+            change(&mut frames[1]);
+            repair(&mut frames[1]);
+            let queued = run(&frames);
+            let segments = |frame: &[u8]| payload_of(frame).len() / 1000;
+            assert_eq!(queued.iter().map(|(_, frame)| segments(frame)).collect::<Vec<_>>(), lens, "{what}");
+        }
+    }
+
+    /// Puts IPv4 header and TCP checksum right.
+    fn repair(frame: &mut [u8]) {
+        let ip = ip_of(frame);
+        ipv4::set_checksum(&mut frame[ip.l3..ip.l4]);
+        put16(frame, ip.l4 + tcp::CHECKSUM, 0);
+        let sum = pseudo(ip.addresses(frame), proto::TCP, ip.end - ip.l4) + Sum::of(&frame[ip.l4..ip.end]);
+        put16(frame, ip.l4 + tcp::CHECKSUM, sum.checksum());
+    }
+
+    #[test]
+    fn damaged_segments_go_alone_and_unchanged() {
+        for at in [14 + 10, 34 + 16, 200] {
+            for place in 0..4 {
+                let mut frames = segments(&data(4000), 1000);
+                frames[place][at] ^= 0x10;
+                let queued = run(&frames);
+                let alone = queued.iter().find(|(_, frame)| *frame == frames[place]).unwrap();
+                assert_eq!(alone.0, VnetHdr::default());
+                let lens: Vec<_> = queued.iter().map(|(_, frame)| payload_of(frame).len() / 1000).collect();
+                let expected = [&[1, 3][..], &[1, 1, 2], &[2, 1, 1], &[3, 1]][place];
+                assert_eq!(lens, expected, "byte {at} of frame {place}");
+            }
+        }
+    }
+
+    #[test]
+    fn identification_counts_unless_df() {
+        for (df, lens) in [(true, vec![3]), (false, vec![1, 1, 1])] {
+            let mut frames = segments(&Spec { df, ..data(3000) }, 1000);
+            put16(&mut frames[1], 18, 7777);
+            repair(&mut frames[1]);
+            let queued = run(&frames);
+            assert_eq!(
+                queued.iter().map(|(_, frame)| payload_of(frame).len() / 1000).collect::<Vec<_>>(),
+                lens,
+                "{df}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_short_segment_is_the_last() {
+        let mut frames = segments(&data(2500), 1000);
+        let next = Spec { seq: data(0).seq.wrapping_add(2500), ..data(1000) };
+        frames.push(next.frame());
+        let queued = run(&frames);
+        assert_eq!(queued.iter().map(|(_, frame)| payload_of(frame).len()).collect::<Vec<_>>(), [2500, 1000]);
+    }
+
+    #[test]
+    fn a_longer_segment_starts_anew() {
+        let first = data(500);
+        let next = Spec { seq: first.seq.wrapping_add(500), ..data(1000) };
+        assert_eq!(run(&[first.frame(), next.frame()]).len(), 2);
+    }
+
+    #[test]
+    fn an_ack_does_not_overtake_data() {
+        let mut frames = segments(&data(2000), 1000);
+        let ack = Spec { seq: data(0).seq.wrapping_add(2000), ..data(0) };
+        frames.push(ack.frame());
+        let queued = run(&frames);
+        assert_eq!(queued.iter().map(|(_, frame)| payload_of(frame).len()).collect::<Vec<_>>(), [2000, 0]);
+        assert_eq!(queued[1].1, ack.frame());
+    }
+
+    #[test]
+    fn never_longer_than_an_ip_packet_nor_than_its_pieces() {
+        // 64 full segments of 1448 are more than 65535 bytes; 64 of 100 more than the pieces there are
+        for (len, most) in [(1448, 45), (100, MAX_PIECES - 1)] {
+            let mut frames = Vec::new();
+            for index in 0..64u32 {
+                frames.push(Spec { seq: index * len as u32, id: 100 + index as u16, ..data(len) }.frame());
+            }
+            let queued = run(&frames);
+            let lens: Vec<_> = queued.iter().map(|(_, frame)| payload_of(frame).len() / len).collect();
+            assert_eq!(lens, [most, 64 - most]);
+            assert!(queued.iter().all(|(_, frame)| ip_of(frame).end - 14 <= MAX_PACKET));
+        }
+    }
+
+    #[test]
+    fn more_flows_than_runs() {
+        let flows = RUNS as u16 + 3;
+        let spec = |flow, seq| Spec { tags: 0, v6: true, id: flow, seq, ..data(500) };
+        let frame = |flow: u16, seq| {
+            let mut frame = spec(flow, seq).frame();
+            frame[53] = flow as u8;
+            let ip = ip_of(&frame);
+            put16(&mut frame, ip.l4 + tcp::CHECKSUM, 0);
+            let sum = pseudo(ip.addresses(&frame), proto::TCP, ip.end - ip.l4) + Sum::of(&frame[ip.l4..]);
+            put16(&mut frame, ip.l4 + tcp::CHECKSUM, sum.checksum());
+            frame
+        };
+        let frames: Vec<_> =
+            [0, 500].into_iter().flat_map(|seq| (0..flows).map(move |flow| (flow, seq))).collect();
+        let queued = run(&frames.iter().map(|(flow, seq)| frame(*flow, *seq)).collect::<Vec<_>>());
+        assert_eq!(
+            queued.iter().map(|(_, frame)| payload_of(frame).len()).sum::<usize>(),
+            1000 * usize::from(flows)
+        );
+        // the oldest made way first, in order
+        assert_eq!(queued.iter().take(3).map(|(_, frame)| frame[53]).collect::<Vec<_>>(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn without_memory_for_headers_the_segments_go_as_they_came() {
+        let frames = segments(&data(3000), 1000);
+        let mut bench = Bench::new();
+        while bench.slab.alloc(16).is_some() {}
+        frames.iter().for_each(|frame| bench.push(frame));
+        let expected: Vec<_> = frames.into_iter().map(|frame| (VnetHdr::default(), frame)).collect();
+        assert_eq!(bench.queued(), expected);
+    }
+
+    #[test]
+    fn a_lone_segment_waits_for_the_flush_and_psh_does_not() {
+        let mut bench = Bench::new();
+        bench.push(&data(100).frame());
+        assert!(bench.out.is_empty());
+        bench.push(&Spec { flags: tcp::ACK | tcp::PSH, tags: 1, ..data(100) }.frame());
+        assert_eq!(bench.out.frames().len(), 1);
+        assert_eq!(bench.queued().len(), 2);
+    }
+}
