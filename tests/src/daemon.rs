@@ -45,8 +45,7 @@ impl Daemon {
             .arg(rundir)
             .arg("--db")
             .arg(rundir.join("conf.db"))
-            .arg("--log-file")
-            .arg(rundir.join("log"))
+            .arg(format!("--log-file={}", rundir.join("log").display()))
             .stdin(Stdio::null());
         c
     }

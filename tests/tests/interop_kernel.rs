@@ -1,0 +1,103 @@
+//! GRE with the kernel's own ends, in a guest: gretap, and the kernel datapath of Open vSwitch.
+
+use harness::guest::Guest;
+use harness::topology::{UNDERLAY, reaches};
+use harness::{Container, Host, cli, traffic};
+
+/// ```text
+///   [ container ─ docker0 ═ br0 ─ gre0  hA ]── tap u0 192.0.2.1 ── 192.0.2.2 eth0 ──[ gretap g 10.0.42.1/16  guest ]
+///              Underpass                                                                  Debian's kernel
+/// ```
+fn host() -> Host {
+    let mut a = Host::with_engine("hA", 11);
+    a.start();
+    a
+}
+
+const FAR: &str = "10.0.42.1";
+
+/// The guest's program for the far end of the transfers: an iperf3 server that stays.
+const SERVE: &str = "iperf3 -s -D --logfile /tmp/iperf3.log";
+
+#[track_caller]
+fn passes(c: &Container, guest: &Guest) {
+    reaches(c, FAR);
+    traffic::ping(c, FAR, 5);
+    for size in [0, 1000, 1434, 1472, 3000] {
+        let out = traffic::try_ping(c, &format!("-M dont -c2 -i0.1 -W5 -s {size} {FAR}"));
+        assert!(out.stdout.contains(" 2 received"), "{out:?}");
+    }
+    guest.sh(&format!("ping -c3 -i0.1 -W5 {}", c.ip));
+    // TCP both ways; the guest's iperf3 answers
+    for args in ["-n 4M", "-n 4M -R"] {
+        let mut cmd = harness::topology::Place::cmd(c, "timeout");
+        let out = cli::output(cmd.args(["60", "iperf3", "-J", "-c", FAR]).args(args.split_whitespace()));
+        assert!(out.success(), "{out:?}");
+    }
+}
+
+#[test]
+fn gretap() {
+    let a = host();
+    let guest = Guest::boot(&a);
+    a.join(&[UNDERLAY[1]]);
+    let c = a.container();
+    guest.sh(&format!("modprobe ip_gre; {SERVE}"));
+    // what gretap is told, and what we are told
+    for (kernel, options) in [
+        ("", ""),
+        ("key 5", "options:key=5"),
+        ("key 0", "options:key=0"),
+        ("ikey 7 okey 8", "options:in_key=8 options:out_key=7"),
+        ("csum", "options:csum=true"),
+        ("key 9 csum seq", "options:key=9 options:csum=true options:seq=true"),
+        ("nopmtudisc ttl 64", "options:df_default=false"),
+    ] {
+        guest.sh(&format!(
+            "ip link del g 2>/dev/null || true
+             ip link add g type gretap local {} remote {} {kernel}
+             ip addr add {FAR}/16 dev g
+             ip link set g up",
+            UNDERLAY[1], UNDERLAY[0]
+        ));
+        a.vsctl("clear interface gre0 options");
+        a.vsctl(&format!("set interface gre0 options:remote_ip={} {options}", UNDERLAY[1]));
+        println!("gretap {kernel:?}, underpass {options:?}");
+        passes(&c, &guest);
+    }
+    // a key that only one side has: nothing passes
+    a.vsctl("set interface gre0 options:key=1");
+    assert!(!traffic::try_ping(&c, &format!("-c2 -i0.2 -W1 {FAR}")).success());
+}
+
+#[test]
+fn kernel_open_vswitch() {
+    let a = host();
+    let guest = Guest::boot(&a);
+    a.join(&[UNDERLAY[1]]);
+    let c = a.container();
+    // ovs-vswitchd 3.1 counts no CPU, and starts no upcall handler, within 10 s of boot
+    guest.sh(&format!(
+        "modprobe openvswitch; modprobe vport-gre 2>/dev/null || true
+         mkdir -p /run/openvswitch /tmp/ovs; export OVS_DBDIR=/tmp/ovs OVS_LOGDIR=/tmp/ovs
+         ovsdb-tool create /tmp/ovs/conf.db /usr/share/openvswitch/vswitch.ovsschema
+         ovsdb-server /tmp/ovs/conf.db --remote=punix:/run/openvswitch/db.sock --detach --pidfile
+         ovs-vsctl --no-wait init
+         while awk '{{exit !($1 < 10.5)}}' /proc/uptime; do sleep 0.2; done
+         ovs-vswitchd --detach --pidfile 2>/dev/null || /usr/lib/openvswitch-switch/ovs-vswitchd --detach --pidfile
+         ovs-vsctl -t 20 add-br br0 -- add-port br0 gre0 -- set interface gre0 type=gre options:remote_ip={}
+         ip addr add {FAR}/16 dev br0; ip link set br0 mtu 1462 up
+         {SERVE}",
+        UNDERLAY[0]
+    ));
+    for options in ["", "options:key=5", "options:csum=true"] {
+        guest.sh(&format!(
+            "ovs-vsctl -t 20 clear interface gre0 options -- set interface gre0 options:remote_ip={} {options}",
+            UNDERLAY[0]
+        ));
+        a.vsctl("clear interface gre0 options");
+        a.vsctl(&format!("set interface gre0 options:remote_ip={} {options}", UNDERLAY[1]));
+        println!("kernel Open vSwitch, {options:?}");
+        passes(&c, &guest);
+    }
+}

@@ -1,0 +1,161 @@
+//! Full-size frames over an underlay with no room for them: nothing is lost in silence, nothing is fragmented outside.
+
+use std::time::Duration;
+
+use harness::topology::{UNDERLAY, reaches, two_hosts};
+use harness::{Capture, Container, Host, cli, poll, traffic};
+
+/// Bytes that GRE over IPv4 takes from the underlay's MTU: outer IPv4 20, GRE 4, inner Ethernet 14.
+const OVERHEAD: u32 = 38;
+
+/// ```text
+///   [ container mtu 1500 ─ docker0 hA ]── mtu 1500, 1400 or 9000 ──[ hB docker0 ─ container mtu 1500 ]
+/// ```
+fn joined(mtu: u32) -> ([Host; 2], [Container; 2]) {
+    let [mut a, mut b] = two_hosts(mtu);
+    for (h, remote) in [(&mut a, UNDERLAY[1]), (&mut b, UNDERLAY[0])] {
+        h.start();
+        h.join(&[remote]);
+    }
+    let containers = [a.container(), b.container()];
+    for (c, address) in containers.iter().zip(["fd00::11:2", "fd00::42:2"]) {
+        c.sh(&format!("sysctl -qw net.ipv6.conf.eth0.disable_ipv6=0; ip -6 addr add {address}/64 dev eth0 nodad"));
+    }
+    reaches(&containers[0], &containers[1].ip);
+    reaches(&containers[0], "fd00::42:2");
+    ([a, b], containers)
+}
+
+#[test]
+fn underlay_of_1500() {
+    everything_passes(1500);
+}
+
+#[test]
+fn underlay_of_1400() {
+    everything_passes(1400);
+}
+
+#[test]
+fn underlay_of_9000() {
+    everything_passes(9000);
+}
+
+fn everything_passes(mtu: u32) {
+    let ([a, _b], [ca, cb]) = joined(mtu);
+    let inner = mtu - OVERHEAD;
+    let capture = Capture::start(&a, "u0", "ip proto 47");
+
+    // TCP both ways, every byte checked, and at speed
+    for (from, to, ip) in [(&ca, &cb, &*cb.ip), (&cb, &ca, &*ca.ip), (&ca, &cb, "fd00::42:2"), (&cb, &ca, "fd00::11:2")] {
+        traffic::tcp(from, to, ip, 10_000_000);
+    }
+    for args in ["-n 20M", "-n 20M -R"] {
+        let report = traffic::iperf3(&ca, &cb, &cb.ip, args);
+        assert!(traffic::mbit(&report) > 1.0, "{report}");
+    }
+
+    // UDP of every size. A full datagram carries DF (Linux's default): the first meet an ICMP error, and the sender
+    // then fragments by itself. Longer than the container's MTU it is fragments from the start.
+    for size in [8, 100, 1400, 1472, 1473, 4000, 20000] {
+        for (ip, to) in [(&*cb.ip, &cb), ("fd00::42:2", &cb)] {
+            let s = traffic::udp(&ca, to, ip, 200, size, 400);
+            assert!(s.received >= 195 && s.duplicates == 0 && s.corrupt == 0, "{size} bytes to {ip}: {s:?}");
+        }
+    }
+
+    // ICMP without DF: fragmented inside
+    for size in [0, 56, 1200, 1434, 1435, 1472, 3000] {
+        let out = traffic::try_ping(&ca, &format!("-M dont -c 3 -i 0.1 -W 5 -s {size} {}", cb.ip));
+        assert!(out.stdout.contains(" 3 received"), "{out:?}");
+    }
+    let out = traffic::try_ping(&ca, "-c 3 -i 0.1 -W 5 -s 3000 fd00::42:2");
+    assert!(out.stdout.contains(" 3 received"), "{out:?}");
+
+    // ICMP with DF: answered
+    ca.sh("ip route flush cache; ip -6 route flush cache");
+    df_is_answered(&ca, &cb.ip, "-s 1472", inner);
+    df_is_answered(&ca, "fd00::42:2", "-s 1452", inner);
+
+    capture.stop().assert_clean(mtu);
+}
+
+/// A ping of 1500 bytes with DF gets through, or gets the answer that says how much fits.
+#[track_caller]
+fn df_is_answered(from: &Container, ip: &str, size: &str, inner: u32) {
+    let fits = inner.min(1500);
+    let out = traffic::try_ping(from, &format!("-M do -c 3 -i 0.2 -W 2 {size} {ip}"));
+    if fits == 1500 {
+        assert!(out.stdout.contains(" 3 received"), "{out:?}");
+    } else {
+        let said = format!("{}{}", out.stdout, out.stderr);
+        let answer = [format!("mtu = {fits}"), format!("mtu={fits}"), format!("mtu: {fits}")];
+        assert!(answer.iter().any(|a| said.contains(a)), "no answer that {fits} bytes fit: {out:?}");
+        assert!(!out.stdout.contains(" 3 received"), "{out:?}");
+    }
+}
+
+/// The underlay shrinks and grows under a running TCP stream.
+#[test]
+fn mtu_changes_while_running() {
+    let ([a, b], [ca, cb]) = joined(1500);
+    let mut server = cb.bound("iperf3").args(["-s", "-1"]).stdout(std::process::Stdio::null()).spawn().unwrap();
+    traffic::listening(&cb, "tcp", 5201);
+    let client = ca
+        .bound("iperf3")
+        .args(["-J", "-t", "9", "-i", "1", "-c", &cb.ip])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let received = || -> u64 {
+        let link: serde_json::Value = serde_json::from_str(&cb.sh("ip -s -j link show eth0")).unwrap();
+        link[0]["stats64"]["rx"]["bytes"].as_u64().unwrap()
+    };
+    for mtu in [1400, 1500, 1300, 9000, 1500] {
+        for h in [&a, &b] {
+            h.ns.sh(&format!("ip link set u0 mtu {mtu}"));
+        }
+        let start = received();
+        poll(&format!("TCP to go on at mtu {mtu}"), || (received() > start + 1_000_000).then_some(()));
+        let probe = traffic::try_ping(&ca, &format!("-M dont -c1 -W5 -s 1472 {}", cb.ip));
+        assert!(probe.success(), "mtu {mtu}: {probe:?}");
+    }
+    let report = client.wait_with_output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
+    assert!(report["error"].is_null(), "{}", report["error"]);
+    let _ = cli::wait(&mut server, Duration::from_secs(5));
+    df_is_answered(&ca, &cb.ip, "-s 1472", 1500 - OVERHEAD);
+}
+
+/// A router on the way has a smaller link: its ICMP errors reach the sender's kernel, and the tunnel follows.
+/// ```text
+///   [ container ─ docker0 hA ]── 1500 ──[ router ]── 1400 ──[ hB docker0 ─ container ]
+/// ```
+#[test]
+fn a_smaller_link_further_on() {
+    let mut a = Host::with_engine("hA", 11);
+    let mut b = Host::with_engine("hB", 42);
+    let r = harness::Netns::new("router");
+    for (h, dev, net) in [(&a, "ra", "192.0.2"), (&b, "rb", "198.51.100")] {
+        h.ns.veth("u0", &r, dev, if dev == "ra" { 1500 } else { 1400 });
+        h.ns.nic("u0");
+        r.nic(dev);
+        h.ns.sh(&format!("ip addr add {net}.1/24 dev u0; ip route add default via {net}.254"));
+        r.sh(&format!("ip addr add {net}.254/24 dev {dev}"));
+    }
+    r.sh("sysctl -qw net.ipv4.ip_forward=1");
+    for (h, remote) in [(&mut a, "198.51.100.1"), (&mut b, "192.0.2.1")] {
+        h.start();
+        h.join(&[remote]);
+    }
+    let (ca, cb) = (a.container(), b.container());
+    reaches(&ca, &cb.ip);
+    traffic::tcp(&ca, &cb, &cb.ip, 10_000_000);
+    traffic::tcp(&cb, &ca, &ca.ip, 10_000_000);
+    df_is_answered(&ca, &cb.ip, "-s 1472", 1400 - OVERHEAD);
+    let capture = Capture::start(&b, "u0", "ip proto 47");
+    traffic::tcp(&ca, &cb, &cb.ip, 1_000_000);
+    let s = traffic::udp(&ca, &cb, &cb.ip, 200, 1472, 400);
+    assert!(s.received >= 195, "{s:?}");
+    capture.stop().assert_clean(1400);
+}
