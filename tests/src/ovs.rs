@@ -95,33 +95,38 @@ impl Drop for Ovs {
     }
 }
 
-/// An output with every UUID, process id and path of `host` replaced by a name, the same name for the same UUID.
+/// A text in a form that two runs can be compared by: UUIDs, timestamps and the run directory replaced by words, lines
+/// sorted (rows come in the order of their UUIDs, which are random).
 pub fn normalise(text: &str, host: &Host) -> String {
-    let mut names: Vec<String> = Vec::new();
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some(i) = find_uuid(rest) {
-        let uuid = &rest[i..i + 36];
-        let n = names.iter().position(|u| u == uuid).unwrap_or_else(|| {
-            names.push(uuid.to_owned());
-            names.len() - 1
-        });
-        out.push_str(&rest[..i]);
-        out.push_str(&format!("<uuid{n}>"));
-        rest = &rest[i + 36..];
-    }
-    out.push_str(rest);
-    out.replace(&host.rundir().display().to_string(), "<rundir>")
+    let text = text.replace(&host.rundir().display().to_string(), "<rundir>");
+    let text = replace(&text, "########-####-####-####-############", "<uuid>");
+    let text = replace(&text, "9999-99-99T99:99:99Z", "<time>");
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    lines.join("\n")
 }
 
-fn find_uuid(text: &str) -> Option<usize> {
-    let shape = |w: &[u8]| {
-        w.iter().enumerate().all(|(i, b)| match i {
-            8 | 13 | 18 | 23 => *b == b'-',
-            _ => b.is_ascii_hexdigit() && !b.is_ascii_uppercase(),
-        })
+/// `text` with every match of `shape` replaced by `name`; `#` matches a hexadecimal digit, `9` a decimal one.
+fn replace(text: &str, shape: &str, name: &str) -> String {
+    let matches = |at: &[u8]| {
+        at.len() >= shape.len()
+            && shape.bytes().zip(at).all(|(s, b)| match s {
+                b'#' => b.is_ascii_hexdigit(),
+                b'9' => b.is_ascii_digit(),
+                s => s == *b,
+            })
     };
-    text.as_bytes().windows(36).position(shape)
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some(c) = rest.chars().next() {
+        if matches(rest.as_bytes()) {
+            out.push_str(name);
+            rest = &rest[shape.len()..];
+        } else {
+            out.push(c);
+            rest = &rest[c.len_utf8()..];
+        }
+    }
+    out
 }
 
 /// Whether a program's outputs are the same, for the differential test.

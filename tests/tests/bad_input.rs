@@ -70,7 +70,12 @@ fn malformed_json_rpc() {
     ];
     for case in cases {
         send(&sock, case);
-        assert_eq!(a.vsctl("list-br"), "br0", "after {:?}", String::from_utf8_lossy(&case[..case.len().min(80)]));
+        assert_eq!(
+            a.vsctl("list-br"),
+            "br0",
+            "after {:?}",
+            String::from_utf8_lossy(&case[..case.len().min(80)])
+        );
     }
     let answer = send(&sock, b"{\"id\":9,\"method\":\"no_such_method\",\"params\":[]}");
     assert!(answer.contains("unknown method"), "{answer}");
@@ -105,7 +110,10 @@ fn transactions_that_cannot_be() {
         (r#"{"op":"insert","table":"Bridge","row":{"name":5}}"#, "expected string"),
         (r#"{"op":"update","table":"Bridge","where":[],"row":{"stp_enable":"yes"}}"#, "expected boolean"),
         (r#"{"op":"update","table":"Port","where":[],"row":{"tag":5000}}"#, "constraint violation"),
-        (r#"{"op":"update","table":"Port","where":[],"row":{"vlan_mode":"bogus"}}"#, "is not one of the allowed values"),
+        (
+            r#"{"op":"update","table":"Port","where":[],"row":{"vlan_mode":"bogus"}}"#,
+            "is not one of the allowed values",
+        ),
         (r#"{"op":"update","table":"Interface","where":[],"row":{"name":"other"}}"#, "immutable column name"),
         (r#"{"op":"nosuch"}"#, "syntax error"),
         (r#"{"op":"insert","table":"Open_vSwitch","row":{}}"#, "greater than the schema-defined limit of 1"),
@@ -124,7 +132,12 @@ fn remote_ip_that_is_no_address() {
     let a = &mut hosts[0];
     a.start();
     a.vsctl("add-br br0");
-    for options in ["options:remote_ip=nonsense", "options:remote_ip=192.0.2.300", "", "options:remote_ip=192.0.2.2 options:key=x"] {
+    for options in [
+        "options:remote_ip=nonsense",
+        "options:remote_ip=192.0.2.300",
+        "",
+        "options:remote_ip=192.0.2.2 options:key=x",
+    ] {
         let out = a.try_vsctl(&format!("add-port br0 gre0 -- set interface gre0 type=gre {options}"));
         assert!(out.stderr.contains("Error detected while setting up 'gre0'"), "{options}: {out:?}");
         assert_eq!(a.get("interface", "gre0", "ofport"), "-1", "{options}");
@@ -217,7 +230,9 @@ fn a_run_directory_in_use() {
 fn paths_and_words_that_do_not_exist() {
     let a = Host::new("hA", 11);
     let binary = daemon::underpass();
-    let run = |args: &[&str]| refused(a.ns.bound(binary.to_str().unwrap()).args(args).env("OVS_RUNDIR", a.rundir()));
+    let run = |args: &[&str]| {
+        refused(a.ns.bound(binary.to_str().unwrap()).args(args).env("OVS_RUNDIR", a.rundir()))
+    };
     let rundir = a.rundir().to_str().unwrap();
     let out = run(&["vswitchd", "--rundir", rundir, "--db", "/no/such/dir/conf.db"]);
     assert!(out.stderr.contains("/no/such/dir"), "{out:?}");

@@ -34,7 +34,13 @@ fn says_hello_and_leaves_nothing() {
     ] {
         assert!(said.lines().any(|l| l == line), "no line {line:?} in\n{said}");
     }
-    for part in ["3 packets received", "receiver", " port  VLAN  MAC", "Interface gre0", "Generic Routing Encapsulation"] {
+    for part in [
+        "3 packets received",
+        "receiver",
+        " port  VLAN  MAC",
+        "Interface gre0",
+        "Generic Routing Encapsulation",
+    ] {
         assert!(said.contains(part), "no {part:?} in\n{said}");
     }
     assert!(!said.contains('\u{1b}'), "no colour but on a terminal");

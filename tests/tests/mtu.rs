@@ -19,7 +19,9 @@ fn joined(mtu: u32) -> ([Host; 2], [Container; 2]) {
     }
     let containers = [a.container(), b.container()];
     for (c, address) in containers.iter().zip(["fd00::11:2", "fd00::42:2"]) {
-        c.sh(&format!("sysctl -qw net.ipv6.conf.eth0.disable_ipv6=0; ip -6 addr add {address}/64 dev eth0 nodad"));
+        c.sh(&format!(
+            "sysctl -qw net.ipv6.conf.eth0.disable_ipv6=0; ip -6 addr add {address}/64 dev eth0 nodad"
+        ));
     }
     reaches(&containers[0], &containers[1].ip);
     reaches(&containers[0], "fd00::42:2");
@@ -47,7 +49,9 @@ fn everything_passes(mtu: u32) {
     let capture = Capture::start(&a, "u0", "ip proto 47");
 
     // TCP both ways, every byte checked, and at speed
-    for (from, to, ip) in [(&ca, &cb, &*cb.ip), (&cb, &ca, &*ca.ip), (&ca, &cb, "fd00::42:2"), (&cb, &ca, "fd00::11:2")] {
+    for (from, to, ip) in
+        [(&ca, &cb, &*cb.ip), (&cb, &ca, &*ca.ip), (&ca, &cb, "fd00::42:2"), (&cb, &ca, "fd00::11:2")]
+    {
         traffic::tcp(from, to, ip, 10_000_000);
     }
     for args in ["-n 20M", "-n 20M -R"] {
@@ -99,7 +103,8 @@ fn df_is_answered(from: &Container, ip: &str, size: &str, inner: u32) {
 #[test]
 fn mtu_changes_while_running() {
     let ([a, b], [ca, cb]) = joined(1500);
-    let mut server = cb.bound("iperf3").args(["-s", "-1"]).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let mut server =
+        cb.bound("iperf3").args(["-s", "-1"]).stdout(std::process::Stdio::null()).spawn().unwrap();
     traffic::listening(&cb, "tcp", 5201);
     let client = ca
         .bound("iperf3")

@@ -81,7 +81,10 @@ fn sigterm_removes_what_it_made() {
     assert_eq!(left.len(), made.len() - 2, "br0 and docker0's extra port are gone: {left:?} of {made:?}");
     for file in std::fs::read_dir(a.rundir()).unwrap().flatten() {
         let name = file.file_name().into_string().unwrap();
-        assert!(!name.ends_with(".sock") && !name.ends_with(".ctl") && !name.ends_with(".pid"), "{name} is left");
+        assert!(
+            !name.ends_with(".sock") && !name.ends_with(".ctl") && !name.ends_with(".pid"),
+            "{name} is left"
+        );
     }
     a.start();
     reaches(&ca, &cb.ip);
@@ -95,7 +98,10 @@ fn what_was_answered_is_kept() {
     a.start();
     a.vsctl("add-br br0");
     for round in 0..10 {
-        a.vsctl(&format!("add-port br0 g{round} -- set interface g{round} type=gre options:remote_ip=192.0.2.{}", round + 10));
+        a.vsctl(&format!(
+            "add-port br0 g{round} -- set interface g{round} type=gre options:remote_ip=192.0.2.{}",
+            round + 10
+        ));
         a.kill9();
         a.start();
         let ports = a.vsctl("list-ports br0");

@@ -32,7 +32,8 @@ fn docker0_as_a_member() {
 #[test]
 fn docker0_attached_directly() {
     let [mut a, mut b] = two_hosts(1500);
-    let addresses = |h: &Host, dev: &str| h.ns.sh(&format!("ip -o -4 addr show {dev} | grep -o 'inet [^ ]*' || true"));
+    let addresses =
+        |h: &Host, dev: &str| h.ns.sh(&format!("ip -o -4 addr show {dev} | grep -o 'inet [^ ]*' || true"));
     for (h, remote) in [(&mut a, UNDERLAY[1]), (&mut b, UNDERLAY[0])] {
         let own = format!("inet {}/16", h.docker0());
         assert_eq!(addresses(h, "docker0"), own);
@@ -106,7 +107,9 @@ fn ipv6(a: &Host, b: &Host, ca: &Container, cb: &Container) {
     give(cb, "eth0", "fd00::42:2");
     give(a, dev(a), "fd00::11:1");
     give(b, dev(b), "fd00::42:1");
-    for (from, to) in [(ca as &dyn Place, "fd00::42:2"), (cb, "fd00::11:2"), (ca, "fd00::42:1"), (a, "fd00::42:2")] {
+    for (from, to) in
+        [(ca as &dyn Place, "fd00::42:2"), (cb, "fd00::11:2"), (ca, "fd00::42:1"), (a, "fd00::42:2")]
+    {
         reaches(from, to);
         traffic::ping(from, to, 3);
     }
@@ -135,11 +138,9 @@ fn published_port_and_nat(a: &Host, b: &Host) {
 #[test]
 fn hosts_in_a_row() {
     let [mut a, mut b, mut c] = chain();
-    for (h, remotes) in [
-        (&mut a, &["192.0.2.2"][..]),
-        (&mut b, &["192.0.2.1", "198.51.100.2"]),
-        (&mut c, &["198.51.100.1"]),
-    ] {
+    for (h, remotes) in
+        [(&mut a, &["192.0.2.2"][..]), (&mut b, &["192.0.2.1", "198.51.100.2"]), (&mut c, &["198.51.100.1"])]
+    {
         h.start();
         h.join(remotes);
     }
@@ -171,7 +172,10 @@ fn hosts_in_a_row() {
     let ofport = |p: &str| b.get("interface", p, "ofport");
     for (mac, port) in [(&ca.mac, ofport("gre0")), (&cc.mac, ofport("gre1")), (&cb.mac, ofport("docker0"))] {
         let table = b.appctl("fdb/show br0");
-        let entry = table.lines().find(|l| l.contains(mac.as_str())).unwrap_or_else(|| panic!("no {mac} in\n{table}"));
+        let entry = table
+            .lines()
+            .find(|l| l.contains(mac.as_str()))
+            .unwrap_or_else(|| panic!("no {mac} in\n{table}"));
         assert_eq!(entry.split_whitespace().next(), Some(port.as_str()), "{table}");
     }
     b.appctl("fdb/flush br0");
@@ -194,7 +198,10 @@ fn devices_come_and_go() {
     assert_eq!(out.code, 0, "{out:?}");
     let error = "could not open network device vy (No such device)";
     assert!(out.stderr.contains(&format!("Error detected while setting up 'vy': {error}")), "{out:?}");
-    assert_eq!((a.get("interface", "vy", "ofport").as_str(), a.get("interface", "vy", "error").as_str()), ("-1", error));
+    assert_eq!(
+        (a.get("interface", "vy", "ofport").as_str(), a.get("interface", "vy", "error").as_str()),
+        ("-1", error)
+    );
 
     let mut ofport = None;
     for _ in 0..3 {
@@ -282,7 +289,9 @@ fn bridges_are_kept_apart_by_keys() {
         let (near, far) = (&clients[i], &clients[i + 3]);
         reaches(near, "10.9.0.2");
         traffic::tcp(near, far, "10.9.0.2", 2_000_000);
-        let mac = far.sh("cat /proc/net/arp >/dev/null; ip -o link show eth0 | sed 's/.*link.ether \\([^ ]*\\) .*/\\1/'");
+        let mac = far.sh(
+            "cat /proc/net/arp >/dev/null; ip -o link show eth0 | sed 's/.*link.ether \\([^ ]*\\) .*/\\1/'",
+        );
         assert!(near.sh("ip neigh show 10.9.0.2").contains(&mac), "another colour answered");
     }
     // a second tunnel with the same addresses and key
