@@ -1,11 +1,17 @@
 //! Tunnels: an Ethernet frame in GRE (RFC 2784, RFC 2890) between two addresses.
-#![allow(unused_variables, missing_docs)] // bodies follow
+//!
+//! Outward [`encap`] is the sink that the offloads write fitted frames into; inward [`demux`] finds the tunnel that a
+//! packet belongs to and [`decap`] takes the frame out. [`ecn`] carries congestion marks across (RFC 6040).
+
+pub mod decap;
+pub mod demux;
+pub mod ecn;
+pub mod encap;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use crate::snapshot::{Port, PortId};
+pub use demux::Demux;
 
 /// The outer TOS or traffic class. ECN bits are handled by RFC 6040 in either case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +59,8 @@ pub struct TunnelConfig {
 pub struct Tunnel {
     /// What the row says.
     pub config: TunnelConfig,
-    /// The address that packets leave from: `local`, or what the route to `remote` says. Needed for IPv6 only.
+    /// The address that packets leave from: `local`, or what the route to `remote` says. IPv6 cannot send without;
+    /// for IPv4 the kernel fills it in.
     pub source: Option<IpAddr>,
     /// MTU of the path to `remote` in bytes of outer IP packet; control keeps it up to date.
     pub path_mtu: AtomicU32,
@@ -67,29 +74,19 @@ impl Tunnel {
         Tunnel { config, source, path_mtu: AtomicU32::new(path_mtu), sequence: AtomicU32::new(0) }
     }
 
+    /// Bytes of GRE header that this tunnel sends.
+    pub fn gre_len(&self) -> usize {
+        let c = &self.config;
+        4 + 4 * (usize::from(c.csum) + usize::from(c.out_key.is_some()) + usize::from(c.seq))
+    }
+
+    /// Bytes of outer IP header.
+    pub fn ip_len(&self) -> usize {
+        if self.config.remote.is_ipv4() { 20 } else { 40 }
+    }
+
     /// The longest inner frame (Ethernet header included) that fits the path.
     pub fn max_frame(&self) -> usize {
-        let ip = if self.config.remote.is_ipv4() { 20 } else { 40 };
-        let gre = 4
-            + if self.config.csum { 4 } else { 0 }
-            + if self.config.out_key.is_some() { 4 } else { 0 }
-            + if self.config.seq { 4 } else { 0 };
-        (self.path_mtu.load(Relaxed) as usize).saturating_sub(ip + gre)
-    }
-}
-
-/// Finds the tunnel of a received packet: in_key before local_ip, as OVS orders them.
-#[derive(Debug, Default)]
-pub struct Demux {}
-
-impl Demux {
-    /// Built from every tunnel port of a snapshot. Err: two ports with the same (local, remote, in_key).
-    pub fn build<'a>(ports: impl Iterator<Item = &'a Arc<Port>>) -> Result<Demux, (PortId, PortId)> {
-        Ok(Demux {})
-    }
-
-    /// The port for a packet from `src` to `dst` with that key.
-    pub fn find(&self, src: IpAddr, dst: IpAddr, key: Option<u32>) -> Option<PortId> {
-        None
+        (self.path_mtu.load(Relaxed) as usize).saturating_sub(self.ip_len() + self.gre_len())
     }
 }

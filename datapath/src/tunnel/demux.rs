@@ -1,0 +1,106 @@
+//! Which tunnel a received packet belongs to.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::snapshot::{Port, PortId, PortKind};
+
+/// Outer source, outer destination when the tunnel asks for one, key.
+type Tuple = (IpAddr, Option<IpAddr>, u32);
+
+/// Tunnels by what their packets look like. A tunnel that names its `local_ip` is preferred to one that does not; the
+/// key must match in either case, where no key and key 0 are the same (OVS's in_key of 0).
+#[derive(Debug, Default)]
+pub struct Demux {
+    tunnels: HashMap<Tuple, PortId, foldhash::fast::RandomState>,
+}
+
+impl Demux {
+    /// Built from the tunnel ports of a snapshot; other ports are passed over.
+    ///
+    /// # Errors
+    /// Two ports that no packet could tell apart: (the later, the earlier).
+    pub fn build<'a>(ports: impl Iterator<Item = &'a Arc<Port>>) -> Result<Demux, (PortId, PortId)> {
+        let mut demux = Demux::default();
+        for port in ports {
+            let PortKind::Tunnel(tunnel) = &port.kind else { continue };
+            let c = &tunnel.config;
+            if let Some(other) = demux.tunnels.insert((c.remote, c.local, c.in_key.unwrap_or(0)), port.id) {
+                return Err((port.id, other));
+            }
+        }
+        Ok(demux)
+    }
+
+    /// The port for a packet from `src` to `dst` with that key.
+    #[inline]
+    pub fn find(&self, src: IpAddr, dst: IpAddr, key: Option<u32>) -> Option<PortId> {
+        let key = key.unwrap_or(0);
+        self.tunnels.get(&(src, Some(dst), key)).or_else(|| self.tunnels.get(&(src, None, key))).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::BridgeId;
+    use crate::tunnel::{Tos, Ttl, Tunnel, TunnelConfig};
+
+    fn ip(s: &str) -> IpAddr {
+        s.parse().unwrap()
+    }
+
+    fn port(id: u16, remote: &str, local: Option<&str>, in_key: Option<u32>) -> Arc<Port> {
+        let config = TunnelConfig {
+            remote: ip(remote),
+            local: local.map(ip),
+            in_key,
+            out_key: None,
+            csum: false,
+            seq: false,
+            tos: Tos::Fixed(0),
+            ttl: Ttl::Fixed(64),
+            df: true,
+        };
+        Arc::new(Port {
+            id: PortId(id),
+            bridge: BridgeId(0),
+            ofport: id,
+            name: format!("gre{id}"),
+            kind: PortKind::Tunnel(Arc::new(Tunnel::new(config, None, 1500))),
+            counters: Arc::default(),
+            worker: 0,
+        })
+    }
+
+    #[test]
+    fn the_more_specific_tunnel_wins() {
+        let ports = [
+            port(1, "10.0.0.2", None, None),
+            port(2, "10.0.0.2", Some("10.0.0.1"), None),
+            port(3, "10.0.0.2", None, Some(5)),
+            port(4, "fd00::2", None, Some(0)),
+        ];
+        let d = Demux::build(ports.iter()).unwrap();
+        let cases = [
+            ("10.0.0.2", "10.0.0.1", None, Some(2)),
+            ("10.0.0.2", "10.0.0.9", None, Some(1)),
+            ("10.0.0.2", "10.0.0.1", Some(0), Some(2)),
+            ("10.0.0.2", "10.0.0.1", Some(5), Some(3)),
+            ("10.0.0.2", "10.0.0.1", Some(6), None),
+            ("10.0.0.3", "10.0.0.1", None, None),
+            ("fd00::2", "fd00::1", None, Some(4)),
+            ("fd00::2", "fd00::1", Some(1), None),
+        ];
+        for (src, dst, key, want) in cases {
+            assert_eq!(d.find(ip(src), ip(dst), key), want.map(PortId), "{src} -> {dst} key {key:?}");
+        }
+    }
+
+    #[test]
+    fn indistinguishable_tunnels_are_refused() {
+        let ports = [port(1, "10.0.0.2", None, None), port(2, "10.0.0.2", None, Some(0))];
+        assert_eq!(Demux::build(ports.iter()).unwrap_err(), (PortId(2), PortId(1)));
+    }
+}
