@@ -1,51 +1,193 @@
 //! The one handle that control holds: publish a snapshot, know when it is in force, read counters, hear events.
-#![allow(unused_variables, missing_docs, clippy::unimplemented)] // bodies follow
 
+use std::collections::HashSet;
 use std::io;
-use std::os::fd::BorrowedFd;
-use std::time::Duration;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use crate::counters::Drop;
+use arc_swap::ArcSwap;
+
+use crate::counters::{Drop, DropCell, MAX_WORKERS};
 use crate::snapshot::{PortId, Snapshot};
+use crate::sys::eventfd::EventFd;
+use crate::worker;
 
-/// What the datapath tells control. Delivered at most once a port until read.
+/// What the datapath tells control. Each is delivered once, however often it happened since the last reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Event {
     /// The kernel found a packet of this tunnel too big: look its path MTU up again.
     PathMtu(PortId),
-    /// The device behind this port is gone or down.
+    /// The device behind this port is gone; nothing is received from it any more.
     PortFailed(PortId),
+}
+
+/// What control and the workers share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) snapshot: ArcSwap<Snapshot>,
+    /// Generation of `snapshot`: one load tells a worker whether there is anything new.
+    pub(crate) generation: AtomicU64,
+    pub(crate) stop: AtomicBool,
+    pub(crate) workers: Vec<PerWorker>,
+    pub(crate) epoch: Instant,
+    applied: Mutex<()>,
+    applied_changed: Condvar,
+    events: Mutex<HashSet<Event>>,
+    event_fd: EventFd,
+}
+
+/// What control and one worker share.
+#[derive(Debug)]
+pub(crate) struct PerWorker {
+    pub(crate) wake: EventFd,
+    pub(crate) applied: AtomicU64,
+    pub(crate) drops: DropCell,
+}
+
+impl Shared {
+    /// Seconds since the datapath started.
+    pub(crate) fn now(&self) -> u32 {
+        u32::try_from(self.epoch.elapsed().as_secs()).unwrap_or(u32::MAX)
+    }
+
+    /// A worker goes by `generation` from here on.
+    pub(crate) fn confirm(&self, worker: usize, generation: u64) {
+        if let Some(w) = self.workers.get(worker) {
+            w.applied.store(generation, Ordering::Release);
+        }
+        // taking the lock orders this with a waiter that has looked but not yet slept
+        let _guard = lock(&self.applied);
+        self.applied_changed.notify_all();
+    }
+
+    /// Tells control. A cold path: it may lock.
+    pub(crate) fn raise(&self, event: Event) {
+        if lock(&self.events).insert(event) {
+            self.event_fd.notify();
+        }
+    }
+
+    fn all_applied(&self, generation: u64) -> bool {
+        self.workers.iter().all(|w| w.applied.load(Ordering::Acquire) >= generation)
+    }
+}
+
+/// A thread that panicked while it held a lock leaves data that is still whole: every critical section here is one
+/// insertion or removal.
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Running workers.
 #[derive(Debug)]
-pub struct Datapath {}
+pub struct Datapath {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
 
 impl Datapath {
-    /// Starts `workers` threads (1 to MAX_WORKERS) in the calling thread's network namespace.
+    /// Starts `workers` threads (brought into 1 to [`MAX_WORKERS`]) in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// Whatever the kernel says to a new eventfd, epoll instance or thread.
     pub fn start(workers: usize) -> io::Result<Datapath> {
-        unimplemented!()
+        let workers = workers.clamp(1, MAX_WORKERS);
+        let per_worker = (0..workers).map(|_| {
+            Ok(PerWorker { wake: EventFd::new()?, applied: AtomicU64::new(0), drops: DropCell::new() })
+        });
+        let shared = Arc::new(Shared {
+            snapshot: ArcSwap::from_pointee(Snapshot::default()),
+            generation: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+            workers: per_worker.collect::<io::Result<_>>()?,
+            epoch: Instant::now(),
+            applied: Mutex::new(()),
+            applied_changed: Condvar::new(),
+            events: Mutex::new(HashSet::new()),
+            event_fd: EventFd::new()?,
+        });
+        let mut datapath = Datapath { shared: Arc::clone(&shared), threads: Vec::with_capacity(workers) };
+        for index in 0..workers {
+            let worker = worker::Worker::new(Arc::clone(&shared), index)?;
+            let thread = std::thread::Builder::new().name(format!("worker{index}"));
+            datapath.threads.push(thread.spawn(move || worker.run())?);
+        }
+        Ok(datapath)
     }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.shared.workers.len()
+    }
+
+    /// Seconds since start, the clock that [`crate::fdb::Fdb`] goes by.
+    pub fn now(&self) -> u32 {
+        self.shared.now()
+    }
+
     /// Puts a snapshot in force and returns its generation (the field in `snapshot` is set here).
-    pub fn publish(&self, snapshot: Snapshot) -> u64 {
-        unimplemented!()
+    pub fn publish(&self, mut snapshot: Snapshot) -> u64 {
+        let generation = self.shared.generation.load(Ordering::Relaxed) + 1;
+        snapshot.generation = generation;
+        self.shared.snapshot.store(Arc::new(snapshot));
+        self.shared.generation.store(generation, Ordering::Release);
+        self.shared.workers.iter().for_each(|w| w.wake.notify());
+        generation
     }
+
+    /// What was published last.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.shared.snapshot.load_full()
+    }
+
     /// Waits until every worker goes by `generation` or a later one. False: the time ran out.
     pub fn wait_applied(&self, generation: u64, timeout: Duration) -> bool {
-        unimplemented!()
+        let guard = lock(&self.shared.applied);
+        let waited = self
+            .shared
+            .applied_changed
+            .wait_timeout_while(guard, timeout, |()| !self.shared.all_applied(generation));
+        drop(waited);
+        self.shared.all_applied(generation)
     }
-    /// Readable when [`Datapath::events`] has something (an eventfd).
+
+    /// Readable when [`Datapath::events`] has something.
     pub fn event_fd(&self) -> BorrowedFd<'_> {
-        unimplemented!()
+        self.shared.event_fd.as_fd()
     }
+
     /// Takes what has happened since the last call.
     pub fn events(&self) -> Vec<Event> {
-        unimplemented!()
+        self.shared.event_fd.drain();
+        lock(&self.shared.events).drain().collect()
     }
+
     /// Every drop counter, summed over workers.
     pub fn drops(&self) -> Vec<(Drop, u64)> {
-        unimplemented!()
+        let sum = |why| self.shared.workers.iter().map(|w| w.drops.get(why)).sum();
+        Drop::ALL.iter().map(|&why| (why, sum(why))).collect()
     }
+
     /// Stops and joins the workers.
-    pub fn stop(self) {}
+    pub fn stop(mut self) {
+        self.halt();
+    }
+
+    fn halt(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.shared.workers.iter().for_each(|w| w.wake.notify());
+        for thread in self.threads.drain(..) {
+            // a worker that panicked has nothing left to say
+            let _ = thread.join();
+        }
+    }
+}
+
+impl std::ops::Drop for Datapath {
+    fn drop(&mut self) {
+        self.halt();
+    }
 }

@@ -55,4 +55,14 @@ impl VnetHdr {
     pub fn needs_csum(&self) -> bool {
         self.flags & F_NEEDS_CSUM != 0
     }
+
+    /// How many packets a frame of `len` bytes with this header stands for. For counters: it trusts `hdr_len`.
+    #[inline]
+    pub fn packets(&self, len: u32) -> u64 {
+        let size = u32::from(self.gso_size.get());
+        if !self.is_gso() || size == 0 {
+            return 1;
+        }
+        u64::from(len.saturating_sub(u32::from(self.hdr_len.get())).div_ceil(size).max(1))
+    }
 }

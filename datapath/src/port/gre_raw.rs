@@ -33,26 +33,29 @@ impl GreSocket {
         Ok(GreSocket { socket: RawIp::gre6(BUFFERS)?, v6: true })
     }
 
+    pub(super) fn is_v6(&self) -> bool {
+        self.v6
+    }
+
     pub(super) fn rx(&self, slab: &mut Slab, max: usize, out: &mut Vec<RxPacket>) -> io::Result<()> {
         let wants = Wants { vnet: false, name: self.v6, control: self.v6 };
         let parse = if self.v6 { parse_v6 } else { parse_v4 };
-        let mut last = None;
         for _ in 0..RETRIES {
             let got = mmsg::receive(self.as_fd(), slab, max, wants, |slab, message| {
                 out.extend(parse(slab, &message).filter(|_| !message.truncated));
             });
             match got.map_err(|e| (e.raw_os_error(), e)) {
-                Ok(_) if out.is_empty() => last = None,
+                Ok(_) if out.is_empty() => {}
                 Ok(_) => return Ok(()),
                 Err((Some(libc::EAGAIN | libc::EINTR), _)) => return Ok(()),
                 Err((Some(libc::EBADF | libc::ENOTSOCK | libc::EFAULT | libc::EINVAL), error)) => {
                     return Err(error);
                 }
                 // An ICMP error about something sent earlier, or the like: taking it cleared it.
-                Err((_, error)) => last = Some(error),
+                Err(_) => {}
             }
         }
-        last.map_or(Ok(()), Err)
+        Ok(())
     }
 
     pub(super) fn tx(&self, buf: &[u8], packets: &[TxPacket], refused: &mut dyn FnMut(PortId)) -> Sent {

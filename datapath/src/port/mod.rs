@@ -215,6 +215,11 @@ impl Underlay {
         Ok(Underlay { socket: gre_raw::GreSocket::v6()? })
     }
 
+    /// Whether its packets are IPv6.
+    pub fn is_ipv6(&self) -> bool {
+        self.socket.is_v6()
+    }
+
     /// Receives up to `max` (≤ SLOTS) packets. Clears `out` first. Ok(0): nothing waiting.
     ///
     /// # Errors

@@ -1,1 +1,0 @@
-//! Worker threads: wait, receive a batch, forward it, flush every output.

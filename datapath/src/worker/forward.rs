@@ -1,0 +1,129 @@
+//! One batch through the bridge, frame by frame.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::Worker;
+use crate::bridge::{self, Verdict};
+use crate::counters::{Drop, bump};
+use crate::offload::{Fit, MAX_ANSWER, too_big};
+use crate::slab::Piece;
+use crate::snapshot::{Bridge, Port, PortId, PortKind, Snapshot};
+use crate::tunnel::decap::decap;
+use crate::vnet::VnetHdr;
+use crate::wire::ethernet;
+use crate::wire::parse::Link;
+
+/// A frame on its way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Passing {
+    /// Where it lies in the slab.
+    pub(super) data: Piece,
+    /// Its offload header.
+    pub(super) vnet: VnetHdr,
+    /// It came through a tunnel, as one packet: its fellows may be merged with it.
+    pub(super) tunneled: bool,
+}
+
+impl Worker {
+    /// The frames that a local port just gave.
+    pub(super) fn forward_frames(&mut self, from: PortId) {
+        let now = self.shared.now();
+        let snapshot = Arc::clone(&self.snapshot);
+        let frames = std::mem::take(&mut self.frames);
+        for frame in &frames {
+            let passing = Passing { data: frame.data, vnet: frame.vnet, tunneled: false };
+            self.forward(&snapshot, from, passing, now);
+        }
+        self.frames = frames;
+    }
+
+    /// The packets that an underlay socket just gave.
+    pub(super) fn forward_packets(&mut self) {
+        let now = self.shared.now();
+        let snapshot = Arc::clone(&self.snapshot);
+        let packets = std::mem::take(&mut self.packets);
+        for packet in &packets {
+            match decap(&snapshot, &mut self.slab, packet) {
+                Ok((from, data)) => {
+                    let passing = Passing { data, vnet: VnetHdr::default(), tunneled: true };
+                    self.forward(&snapshot, from, passing, now);
+                }
+                Err(why) => self.drops().add(why, 1),
+            }
+        }
+        self.packets = packets;
+    }
+
+    fn forward(&mut self, snapshot: &Snapshot, from: PortId, frame: Passing, now: u32) {
+        let Some(port) = snapshot.port(from) else { return self.drops().add(Drop::NoBridge, 1) };
+        let packets = frame.vnet.packets(frame.data.len);
+        let cell = port.counters.cell(self.index);
+        bump(&cell.rx_packets, packets);
+        bump(&cell.rx_bytes, u64::from(frame.data.len));
+        let link = Link::parse(self.slab.get(frame.data));
+        let verdict = match (&link, snapshot.bridge(port.bridge)) {
+            (Some(link), Some(bridge)) => {
+                if ethernet::is_group(link.dst) {
+                    bump(&cell.rx_multicast, packets);
+                }
+                match bridge::decide(bridge, from, link, now) {
+                    Verdict::Unicast(to) => return self.send(snapshot, port, to, frame, now),
+                    Verdict::Flood => return self.flood(snapshot, bridge, port, frame, now),
+                    Verdict::Discard(why) => why,
+                }
+            }
+            (None, _) => Drop::Malformed,
+            (_, None) => Drop::NoBridge,
+        };
+        bump(&cell.rx_dropped, packets);
+        self.drops().add(verdict, packets);
+    }
+
+    fn flood(&mut self, snapshot: &Snapshot, bridge: &Bridge, from: &Port, frame: Passing, now: u32) {
+        for &to in bridge.flood.iter().filter(|&&to| to != from.id) {
+            self.send(snapshot, from, to, frame, now);
+        }
+    }
+
+    /// Queues the frame for port `to`, or answers its sender when it cannot pass.
+    fn send(&mut self, snapshot: &Snapshot, from: &Port, to: PortId, frame: Passing, now: u32) {
+        let Some(port) = snapshot.port(to) else { return self.drops().add(Drop::NoBridge, 1) };
+        match self.queue(port, frame) {
+            Fit::Sent(_) => {}
+            Fit::Dropped(why) => self.refuse(port, why),
+            Fit::TooBig { ip_mtu } => {
+                let answered = self.answers.take(now) && self.answer(from, frame.data, ip_mtu);
+                self.refuse(port, if answered { Drop::TooBigAnswered } else { Drop::TooBig });
+            }
+        }
+    }
+
+    fn queue(&mut self, port: &Port, frame: Passing) -> Fit {
+        let drops = &self.shared.workers[self.index].drops;
+        match &port.kind {
+            PortKind::Local(local) => self.outputs.local(port, local, &mut self.slab, frame),
+            PortKind::Tunnel(tunnel) => {
+                let shared = &self.shared;
+                let mut refused = |id| shared.raise(crate::handle::Event::PathMtu(id));
+                self.outputs.tunnel(port, tunnel, self.slab.get(frame.data), &frame.vnet, drops, &mut refused)
+            }
+        }
+    }
+
+    fn refuse(&self, port: &Port, why: Drop) {
+        let cell = port.counters.cell(self.index);
+        cell.tx_dropped.store(cell.tx_dropped.load(Relaxed) + 1, Relaxed);
+        self.drops().add(why, 1);
+    }
+
+    /// Tells the sender of `frame`, back through the port that it came in by, which size would have passed.
+    fn answer(&mut self, from: &Port, frame: Piece, ip_mtu: u16) -> bool {
+        let mut answer = [0; MAX_ANSWER];
+        let Some(len) = too_big(self.slab.get(frame), ip_mtu, &mut answer) else { return false };
+        let (Some(data), Some(answer)) = (self.slab.alloc(len), answer.get(..len)) else { return false };
+        self.slab.get_mut(data).copy_from_slice(answer);
+        let passing = Passing { data, vnet: VnetHdr::default(), tunneled: false };
+        matches!(self.queue(from, passing), Fit::Sent(_))
+    }
+}

@@ -1,0 +1,155 @@
+//! Worker threads: wait, receive a batch, forward it, flush every output.
+//!
+//! 1. [`Worker::run`] sleeps in epoll until a source of its own has something, or control wakes it;
+//! 2. it takes up a new snapshot if there is one, and says so ([`sources`]);
+//! 3. each ready source gives a batch, which [`forward`] sends through the bridge, frame by frame;
+//! 4. what the batch came to is flushed, output by output ([`output`]), and the slab is used again.
+//!
+//! Between snapshots nothing here allocates, takes a lock that is ever contended, or makes a system call per frame.
+
+mod forward;
+mod limit;
+mod output;
+mod sources;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::counters::DropCell;
+use crate::handle::{Event, Shared};
+use crate::port::{RxFrame, RxPacket};
+use crate::slab::{SLOTS, Slab};
+use crate::snapshot::Snapshot;
+use crate::sys::epoll::{self, Epoll};
+
+use limit::Limit;
+use output::Outputs;
+use sources::{Source, Sources};
+
+/// Batches taken from one source before the others have their turn.
+const TURN: usize = 4;
+
+/// ICMP too-big answers a second that one worker gives, and as many at once.
+const ANSWERS_PER_SECOND: u32 = 1000;
+
+/// A worker thread's state.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    index: usize,
+    shared: Arc<Shared>,
+    snapshot: Arc<Snapshot>,
+    epoll: Epoll,
+    sources: Sources,
+    slab: Slab,
+    frames: Vec<RxFrame>,
+    packets: Vec<RxPacket>,
+    outputs: Outputs,
+    answers: Limit,
+}
+
+impl Worker {
+    /// Worker `index` of `shared`.
+    pub(crate) fn new(shared: Arc<Shared>, index: usize) -> io::Result<Worker> {
+        let epoll = Epoll::new()?;
+        if let Some(own) = shared.workers.get(index) {
+            epoll.add(&own.wake, sources::WAKE)?;
+        }
+        Ok(Worker {
+            index,
+            snapshot: shared.snapshot.load_full(),
+            shared,
+            epoll,
+            sources: Sources::default(),
+            slab: Slab::new(),
+            frames: Vec::with_capacity(SLOTS),
+            packets: Vec::with_capacity(SLOTS),
+            outputs: Outputs::new(index),
+            answers: Limit::new(ANSWERS_PER_SECOND),
+        })
+    }
+
+    /// The thread's life.
+    pub(crate) fn run(mut self) {
+        let mut events = [epoll::Event::EMPTY; 64];
+        while !self.shared.stop.load(Ordering::Acquire) {
+            // an interrupted or failing wait is tried again; `stop` bounds it
+            let ready = self.epoll.wait(&mut events, None).unwrap_or(0);
+            self.refresh();
+            for event in events.iter().take(ready) {
+                if event.token() == sources::WAKE {
+                    if let Some(own) = self.shared.workers.get(self.index) {
+                        own.wake.drain();
+                    }
+                } else {
+                    self.serve(event.token());
+                }
+            }
+        }
+    }
+
+    /// Takes up the newest snapshot and confirms it.
+    fn refresh(&mut self) {
+        let generation = self.shared.generation.load(Ordering::Acquire);
+        if generation == self.snapshot.generation {
+            return;
+        }
+        self.snapshot = self.shared.snapshot.load_full();
+        let workers = self.shared.workers.len();
+        self.sources.update(&self.epoll, &self.snapshot, self.index, workers);
+        self.outputs.update(&self.snapshot);
+        self.shared.confirm(self.index, self.snapshot.generation);
+    }
+
+    /// Takes a few batches from the source behind `token` and forwards them.
+    fn serve(&mut self, token: u64) {
+        let Some(source) = self.sources.get(token).cloned() else { return };
+        for _ in 0..TURN {
+            let received = match &source {
+                Source::Local(id, port) => {
+                    let received = port.rx(&mut self.slab, SLOTS, &mut self.frames);
+                    if received.is_ok() {
+                        self.forward_frames(*id);
+                    }
+                    received
+                }
+                Source::Underlay(underlay) => {
+                    let received = underlay.rx(&mut self.slab, SLOTS, &mut self.packets);
+                    if received.is_ok() {
+                        self.forward_packets();
+                    }
+                    received
+                }
+            };
+            self.flush();
+            match received {
+                Ok(n) if n == SLOTS => {}
+                Ok(_) => return,
+                Err(_) => {
+                    // nothing more comes from it: a level-triggered wait would spin on its error
+                    self.sources.mute(&self.epoll, token);
+                    if let Source::Local(id, _) = source {
+                        self.shared.raise(Event::PortFailed(id));
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn drops(&self) -> &DropCell {
+        // the index is below the number of workers from the start
+        &self.shared.workers[self.index].drops
+    }
+
+    /// Sends what the batch came to and starts the slab anew.
+    fn flush(&mut self) {
+        let shared = &self.shared;
+        let drops = &shared.workers[self.index].drops;
+        self.outputs
+            .flush(&mut self.slab, &self.snapshot, drops, &mut |port| shared.raise(Event::PathMtu(port)));
+        self.slab.reset();
+    }
+}

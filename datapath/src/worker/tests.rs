@@ -1,0 +1,191 @@
+//! Whole switches on in-memory ports.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::counters::Drop;
+use crate::fdb::Fdb;
+use crate::handle::Datapath;
+use crate::port::LocalPort;
+use crate::port::memory::Far;
+use crate::snapshot::{Bridge, BridgeId, Port, PortId, PortKind, Snapshot};
+use crate::vnet::{F_NEEDS_CSUM, GSO_TCPV4, VnetHdr};
+
+const A: [u8; 6] = [2, 0, 0, 0, 0, 0xa];
+const B: [u8; 6] = [2, 0, 0, 0, 0, 0xb];
+const BROADCAST: [u8; 6] = [0xff; 6];
+
+/// A bridge with `n` ports, and the test's ends of them.
+struct Switch {
+    datapath: Datapath,
+    fdb: Arc<Fdb>,
+    ends: Vec<Arc<Far>>,
+    ports: Vec<Arc<Port>>,
+}
+
+impl Switch {
+    fn new(n: u16, workers: usize) -> Switch {
+        let datapath = Datapath::start(workers).unwrap();
+        let (ports, ends): (Vec<_>, Vec<_>) = (0..n)
+            .map(|i| {
+                let (local, end) = LocalPort::memory().unwrap();
+                let port = Port {
+                    id: PortId(i),
+                    bridge: BridgeId(0),
+                    ofport: i + 1,
+                    name: format!("p{i}"),
+                    kind: PortKind::Local(Arc::new(local)),
+                    counters: Arc::default(),
+                    worker: usize::from(i),
+                };
+                (Arc::new(port), end)
+            })
+            .unzip();
+        let switch = Switch { datapath, fdb: Arc::new(Fdb::new(64, 300)), ends, ports };
+        switch.publish(|_| true);
+        switch
+    }
+
+    fn publish(&self, keep: impl Fn(&Port) -> bool) {
+        let kept = |p: &Arc<Port>| keep(p).then(|| Arc::clone(p));
+        let bridge = Bridge {
+            name: "br0".into(),
+            fdb: Arc::clone(&self.fdb),
+            flood: self.ports.iter().filter_map(kept).map(|p| p.id).collect(),
+            forward_bpdu: false,
+        };
+        let snapshot = Snapshot {
+            bridges: vec![Some(Arc::new(bridge))],
+            ports: self.ports.iter().map(kept).collect(),
+            ..Snapshot::default()
+        };
+        let generation = self.datapath.publish(snapshot);
+        assert!(self.datapath.wait_applied(generation, Duration::from_secs(10)));
+    }
+
+    /// The next frame out of port `i`, waiting for it.
+    fn recv(&self, i: usize) -> (VnetHdr, Vec<u8>) {
+        let end = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < end {
+            if let Some(got) = self.ends[i].recv() {
+                return got;
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        panic!("nothing came out of port {i}");
+    }
+
+    /// Waits until `count` frames were refused for `why`.
+    fn dropped(&self, why: Drop, count: u64) {
+        let end = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < end {
+            if self.datapath.drops().contains(&(why, count)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        panic!("{why:?} is not {count}: {:?}", self.datapath.drops());
+    }
+}
+
+fn frame(dst: [u8; 6], src: [u8; 6], text: &str) -> Vec<u8> {
+    [&dst[..], &src, &[0x88, 0xb5], text.as_bytes()].concat()
+}
+
+#[test]
+fn floods_learns_and_never_returns_a_frame() {
+    for workers in [1, 2, 3] {
+        let s = Switch::new(3, workers);
+        s.ends[0].send(VnetHdr::default(), &frame(BROADCAST, A, "who has B?"));
+        assert_eq!(s.recv(1).1, frame(BROADCAST, A, "who has B?"));
+        assert_eq!(s.recv(2).1, frame(BROADCAST, A, "who has B?"));
+        s.ends[1].send(VnetHdr::default(), &frame(A, B, "I have"));
+        assert_eq!(s.recv(0).1, frame(A, B, "I have"));
+        // A learned where B is, so port 2 hears nothing of this
+        s.ends[0].send(VnetHdr::default(), &frame(B, A, "thanks"));
+        assert_eq!(s.recv(1).1, frame(B, A, "thanks"));
+        // B is on this very segment
+        s.ends[1].send(VnetHdr::default(), &frame(B, A, "local"));
+        s.dropped(Drop::SamePort, 1);
+        for end in &s.ends {
+            assert_eq!(end.recv(), None);
+        }
+    }
+}
+
+#[test]
+fn a_superframe_passes_between_local_ports_as_it_is() {
+    let s = Switch::new(2, 1);
+    let vnet = VnetHdr {
+        flags: F_NEEDS_CSUM,
+        gso_type: GSO_TCPV4,
+        hdr_len: 54.into(),
+        gso_size: 1448.into(),
+        csum_start: 34.into(),
+        csum_offset: 16.into(),
+    };
+    let big = frame(B, A, &"x".repeat(60_000));
+    s.ends[0].send(vnet, &big);
+    assert_eq!(s.recv(1), (vnet, big.clone()));
+    let stats = s.ports[0].counters.sum();
+    assert_eq!(
+        (stats.rx_packets, stats.rx_bytes),
+        ((big.len() as u64 - 54).div_ceil(1448), big.len() as u64)
+    );
+}
+
+#[test]
+fn what_a_bridge_must_not_forward() {
+    let s = Switch::new(2, 1);
+    let cases = [
+        (frame([1, 0x80, 0xc2, 0, 0, 0], A, "bpdu"), Drop::ReservedGroup),
+        (frame(B, BROADCAST, "group source"), Drop::BadSource),
+        (frame(B, [0; 6], "zero source"), Drop::BadSource),
+        (vec![1, 2, 3], Drop::Malformed),
+    ];
+    for (i, (bytes, why)) in cases.iter().enumerate() {
+        s.ends[0].send(VnetHdr::default(), bytes);
+        s.dropped(*why, if i == 2 { 2 } else { 1 });
+    }
+    assert_eq!(s.ends[1].recv(), None);
+    assert_eq!(s.ports[0].counters.sum().rx_dropped, 4);
+}
+
+#[test]
+fn ports_come_and_go() {
+    let s = Switch::new(3, 2);
+    s.publish(|p| p.id != PortId(2));
+    s.ends[0].send(VnetHdr::default(), &frame(BROADCAST, A, "one"));
+    assert_eq!(s.recv(1).1, frame(BROADCAST, A, "one"));
+    assert_eq!(s.ends[2].recv(), None);
+    s.publish(|_| true);
+    s.ends[2].send(VnetHdr::default(), &frame(BROADCAST, B, "two"));
+    assert_eq!(s.recv(0).1, frame(BROADCAST, B, "two"));
+    assert_eq!(s.recv(1).1, frame(BROADCAST, B, "two"));
+}
+
+#[test]
+fn a_frame_too_long_for_the_other_devices_mtu_is_cut() {
+    use crate::wire::parse::parse;
+    let s = Switch::new(2, 1);
+    if let PortKind::Local(port) = &s.ports[1].kind {
+        port.set_mtu(1000);
+    }
+    let mut udp = Vec::new();
+    let builder = etherparse::PacketBuilder::ethernet2(A, B).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
+    builder.udp(1, 2).write(&mut udp, &[7; 1400]).unwrap();
+    udp[20] = 0; // may be fragmented
+    crate::wire::ipv4::set_checksum(&mut udp[14..34]);
+    s.ends[0].send(VnetHdr::default(), &udp);
+    for _ in 0..2 {
+        let (_, part) = s.recv(1);
+        assert!(part.len() <= 1014 && parse(&part).unwrap().ip.unwrap().fragment);
+    }
+    // and one that may not be is answered
+    udp[20] = 0x40;
+    crate::wire::ipv4::set_checksum(&mut udp[14..34]);
+    s.ends[0].send(VnetHdr::default(), &udp);
+    let (_, answer) = s.recv(0);
+    assert_eq!(answer[..12], [A, B].concat());
+    assert_eq!(answer[34..36], [3, 4]);
+}
