@@ -2,7 +2,6 @@
 //! stock tools, traffic and captures. Everything a test makes is owned by a guard and goes with it, on a panic too.
 //!
 //! Run by root. A helper that fails panics and says what it ran and what came out: that is a failed test.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // this crate is nothing but test code
 
 pub mod capture;
 pub mod cli;
