@@ -1,0 +1,294 @@
+//! What the database wants: bridges and ports with everything about them checked. Pure: rows in, wishes out.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use datapath::tunnel::TunnelConfig;
+use ovsdb::{Database, Row, Uuid};
+
+use super::options;
+use crate::devices::parse_mac;
+
+/// Seconds after which an address is forgotten, and the range that `mac-aging-time` is held to.
+const MAX_AGE: (u32, u32, u32) = (15, 300, 3600);
+/// Addresses that a bridge remembers, and the range that `mac-table-size` is held to.
+const TABLE_SIZE: (u32, u32, u32) = (10, 8192, 1_000_000);
+
+/// Everything that shall be there.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// By name.
+    pub bridges: BTreeMap<String, WantedBridge>,
+    /// What the rows ask for that there is not, in words for the log.
+    pub warnings: Vec<String>,
+}
+
+/// A bridge that shall be there.
+#[derive(Debug)]
+pub struct WantedBridge {
+    /// Its row.
+    pub row: Uuid,
+    /// `other_config:mac-aging-time`, in seconds.
+    pub max_age: u32,
+    /// `other_config:mac-table-size`.
+    pub max_entries: usize,
+    /// `other_config:forward-bpdu`.
+    pub forward_bpdu: bool,
+    /// `other_config:hwaddr`.
+    pub mac: Option<[u8; 6]>,
+    /// `other_config:datapath-id`.
+    pub datapath_id: Option<String>,
+    /// By interface name. Always has one with the bridge's name.
+    pub ports: BTreeMap<String, WantedPort>,
+}
+
+/// A port that shall be there.
+#[derive(Debug, Clone)]
+pub struct WantedPort {
+    /// The interface's row. None: the bridge's own port, when the database has no row for it.
+    pub row: Option<Uuid>,
+    /// What it shall be, or why it cannot.
+    pub what: Result<What, String>,
+    /// The number asked for.
+    pub ofport_request: Option<i64>,
+    /// The number it had before, perhaps in an earlier run.
+    pub ofport: Option<i64>,
+    /// `mtu_request`, in bytes.
+    pub mtu_request: Option<u32>,
+}
+
+/// What a port shall be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// A device that the daemon makes (a TAP), with this address if one is given.
+    Internal {
+        /// Column `mac`, or the bridge's `hwaddr`.
+        mac: Option<[u8; 6]>,
+    },
+    /// A device of the host.
+    System {
+        /// How.
+        attach: Attach,
+        /// `other_config:take-address`: the bridge's own port takes the device's addresses.
+        take_address: bool,
+    },
+    /// A tunnel.
+    Tunnel(TunnelConfig),
+}
+
+/// How a device of the host is joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attach {
+    /// Through a member port if it is a Linux bridge, else directly.
+    Auto,
+    /// By a packet socket on the device itself (`other_config:attach=direct`).
+    Direct,
+}
+
+impl Wanted {
+    /// Reads the database.
+    pub fn from_database(db: &Database) -> Wanted {
+        let mut wanted = Wanted::default();
+        let mut seen = BTreeSet::new();
+        for (_, root) in db.rows("Open_vSwitch") {
+            for bridge in root.refs("bridges").into_iter().filter_map(|uuid| db.row("Bridge", uuid)) {
+                let read = wanted.bridge(db, bridge, &mut seen);
+                wanted.bridges.insert(bridge.str("name").to_owned(), read);
+            }
+        }
+        wanted.refuse_equal_tunnels();
+        wanted
+    }
+
+    fn bridge(&mut self, db: &Database, row: &Row, seen: &mut BTreeSet<Uuid>) -> WantedBridge {
+        let name = row.str("name");
+        self.warn_of_missing_features(name, row);
+        let config = |key| row.map_get("other_config", key);
+        let mac = config("hwaddr").and_then(|text| {
+            let mac = parse_mac(text).filter(|mac| *mac != [0; 6] && mac.first().is_some_and(|b| b & 1 == 0));
+            if mac.is_none() {
+                self.warnings.push(format!("{name}: hwaddr '{text}' is not a unicast Ethernet address"));
+            }
+            mac
+        });
+        let mut bridge = WantedBridge {
+            row: row.uuid(),
+            max_age: within(config("mac-aging-time"), MAX_AGE),
+            max_entries: within(config("mac-table-size"), TABLE_SIZE) as usize,
+            forward_bpdu: config("forward-bpdu") == Some("true"),
+            mac,
+            datapath_id: config("datapath-id").map(str::to_owned),
+            ports: BTreeMap::new(),
+        };
+        if let Err(error) = device_name(name) {
+            self.warnings.push(error);
+        }
+        for port in row.refs("ports").into_iter().filter_map(|uuid| db.row("Port", uuid)) {
+            let interfaces = port.refs("interfaces");
+            for uuid in &interfaces {
+                let Some(interface) = db.row("Interface", *uuid) else { continue };
+                if !seen.insert(*uuid) {
+                    self.warnings
+                        .push(format!("{}: is in use by another port already", interface.str("name")));
+                    continue;
+                }
+                let refused = unsupported(port, interfaces.len());
+                let read = self.port(name, &bridge, port, interface, refused);
+                bridge.ports.insert(interface.str("name").to_owned(), read);
+            }
+        }
+        bridge.ports.entry(name.to_owned()).or_insert_with(|| WantedPort {
+            row: None,
+            what: device_name(name).map(|()| What::Internal { mac }),
+            ofport_request: None,
+            ofport: None,
+            mtu_request: None,
+        });
+        bridge
+    }
+
+    fn port(
+        &mut self,
+        bridge_name: &str,
+        bridge: &WantedBridge,
+        port: &Row,
+        row: &Row,
+        refused: Option<String>,
+    ) -> WantedPort {
+        let name = row.str("name");
+        let what = match refused {
+            Some(error) => Err(error),
+            None => self.what(bridge_name, bridge, port, row),
+        };
+        for (column, feature) in
+            [("ingress_policing_rate", "policing"), ("ingress_policing_kpkts_rate", "policing")]
+        {
+            if row.int(column) > 0 {
+                self.warnings
+                    .push(format!("{name}: {column} is set, but there is no {feature} in this version"));
+            }
+        }
+        if row.map_get("bfd", "enable") == Some("true") || row.opt_int("cfm_mpid").is_some() {
+            self.warnings.push(format!("{name}: BFD and CFM are not in this version"));
+        }
+        WantedPort {
+            row: Some(row.uuid()),
+            what,
+            ofport_request: row.opt_int("ofport_request"),
+            ofport: row.opt_int("ofport"),
+            mtu_request: row.opt_int("mtu_request").and_then(|mtu| u32::try_from(mtu).ok()),
+        }
+    }
+
+    fn what(
+        &mut self,
+        bridge_name: &str,
+        bridge: &WantedBridge,
+        port: &Row,
+        row: &Row,
+    ) -> Result<What, String> {
+        let name = row.str("name");
+        if name == bridge_name {
+            return device_name(name).map(|()| What::Internal { mac: bridge.mac });
+        }
+        let config = |key| row.map_get("other_config", key).or_else(|| port.map_get("other_config", key));
+        match row.str("type") {
+            "" | "system" => {
+                let attach = match config("attach") {
+                    Some("direct") => Attach::Direct,
+                    None | Some("member") => Attach::Auto,
+                    Some(other) => {
+                        return Err(format!(
+                            "{name}: other_config:attach '{other}' is neither 'member' nor 'direct'"
+                        ));
+                    }
+                };
+                let take_address = config("take-address") == Some("true");
+                if take_address && attach != Attach::Direct {
+                    return Err(format!(
+                        "{name}: other_config:take-address needs other_config:attach=direct"
+                    ));
+                }
+                device_name(name).map(|()| What::System { attach, take_address })
+            }
+            "internal" | "tap" => {
+                device_name(name).map(|()| What::Internal { mac: row.opt_str("mac").and_then(parse_mac) })
+            }
+            kind @ ("gre" | "ip6gre") => {
+                options::tunnel(name, kind, row.map("options"), &mut self.warnings).map(What::Tunnel)
+            }
+            kind @ "ipsec_gre" => Err(options::needs_ipsec(name, kind)),
+            kind => Err(format!(
+                "could not open network device {name} (type '{kind}' is not supported by this version)"
+            )),
+        }
+    }
+
+    /// Of tunnels that a received packet could not tell apart, the one that worked before stays; among new ones, the
+    /// first by name.
+    fn refuse_equal_tunnels(&mut self) {
+        let mut tunnels: Vec<(&String, &mut WantedPort)> =
+            self.bridges.values_mut().flat_map(|b| &mut b.ports).collect();
+        tunnels.sort_by_key(|(name, port)| (port.ofport.is_none_or(|n| n < 1), (*name).clone()));
+        let mut standing: HashMap<(Option<IpAddr>, IpAddr, u32), &String> = HashMap::new();
+        for (name, port) in tunnels {
+            let Ok(What::Tunnel(config)) = &port.what else { continue };
+            // RFC 2890: no key and key 0 arrive at the same port
+            let tuple = (config.local, config.remote, config.in_key.unwrap_or(0));
+            if let Some(first) = standing.get(&tuple) {
+                port.what = Err(format!(
+                    "could not add network device {name} to ofproto (File exists): \
+                     remote_ip, local_ip and key are those of {first}"
+                ));
+            } else {
+                standing.insert(tuple, name);
+            }
+        }
+    }
+
+    fn warn_of_missing_features(&mut self, name: &str, row: &Row) {
+        for (set, feature) in [
+            (row.bool("stp_enable"), "STP (stp_enable)"),
+            (row.bool("rstp_enable"), "RSTP (rstp_enable)"),
+            (row.bool("mcast_snooping_enable"), "multicast snooping (mcast_snooping_enable)"),
+            (!row.refs("controller").is_empty(), "OpenFlow (controller)"),
+            (row.opt_str("fail_mode") == Some("secure"), "OpenFlow (fail_mode=secure)"),
+            (!row.refs("mirrors").is_empty(), "mirroring (mirrors)"),
+            (!row.refs("netflow").is_empty(), "NetFlow (netflow)"),
+            (!row.refs("sflow").is_empty(), "sFlow (sflow)"),
+            (!row.refs("ipfix").is_empty(), "IPFIX (ipfix)"),
+        ] {
+            if set {
+                self.warnings.push(format!(
+                    "{name}: {feature} is not in this version; the bridge learns and forwards"
+                ));
+            }
+        }
+    }
+}
+
+/// Why a port must not come up: doing less than its row says would join what it wants apart.
+fn unsupported(port: &Row, interfaces: usize) -> Option<String> {
+    let name = port.str("name");
+    if interfaces > 1 {
+        return Some(format!("{name}: bonding is not supported by this version"));
+    }
+    let tagged = port.opt_int("tag").is_some_and(|t| t != 0) || port.opt_str("vlan_mode").is_some();
+    let trunks = port.get("trunks").is_some_and(|t| !t.is_empty());
+    let vlan = tagged || trunks;
+    vlan.then(|| format!("{name}: VLANs (tag, trunks, vlan_mode) are not supported by this version"))
+}
+
+/// The kernel's rules for the name of a device.
+fn device_name(name: &str) -> Result<(), String> {
+    let odd = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+    if name.is_empty() || name.len() > 15 || name == "." || name == ".." || name.contains(odd) {
+        return Err(format!("could not open network device {name} (not a valid interface name)"));
+    }
+    Ok(())
+}
+
+/// A number held to (least, default, most) as OVS does: out of range becomes the nearest end.
+fn within(value: Option<&str>, (least, default, most): (u32, u32, u32)) -> u32 {
+    value.and_then(|v| v.parse::<i64>().ok()).map_or(default, |n| n.clamp(least.into(), most.into()) as u32)
+}
