@@ -14,8 +14,10 @@ pub mod rundir;
 pub mod shutdown;
 
 // from rows to devices
+pub mod attach;
 pub mod devices;
 pub mod reconcile;
+pub mod status;
 
 // what ovs-appctl sees
 pub mod unixctl;

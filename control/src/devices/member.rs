@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use datapath::port::LocalPort;
 use nix::sched::{CloneFlags, setns, unshare};
@@ -24,14 +25,14 @@ const NAME_MAX: usize = 15;
 const FAR_MTU: u32 = 65535;
 
 /// The pair behind a member port. Dropping it does not remove it; see [`Member::remove`].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Member {
     /// Index of the bridge.
     pub bridge: u32,
     /// Index of the near end.
     pub near: u32,
     /// Keeps the far end's namespace; the port's socket does so too.
-    _namespace: File,
+    _namespace: Arc<File>,
 }
 
 impl Member {
@@ -78,7 +79,9 @@ impl Member {
             Ok((index, port))
         };
         match made.await {
-            Ok((near, port)) => Ok((Member { bridge: bridge.index, near, _namespace: namespace }, port)),
+            Ok((near, port)) => {
+                Ok((Member { bridge: bridge.index, near, _namespace: Arc::new(namespace) }, port))
+            }
             Err(e) => {
                 if let Ok(half) = netlink.link(&name).await {
                     netlink.delete(half.index).await?;
@@ -88,24 +91,28 @@ impl Member {
         }
     }
 
-    /// Puts right what others changed: the near end is up, a port of the bridge, and as wide as the bridge. False:
-    /// the pair or the bridge is gone, and a new one must be made.
+    /// Puts right what others changed: the near end is up, a port of the bridge, and as wide as the bridge. True:
+    /// something had to be done.
     pub async fn tend(&self, netlink: &Netlink, links: &Links, port: &LocalPort) -> io::Result<bool> {
         let (Some(near), Some(bridge)) = (links.by_index(self.near), links.by_index(self.bridge)) else {
             return Ok(false);
         };
+        let mut acted = false;
         if near.master != bridge.index {
             netlink.set_master(near.index, bridge.index).await?;
+            acted = true;
         }
         if !near.up {
             netlink.set_up(near.index, true).await?;
+            acted = true;
         }
         let mtu = wanted_mtu(links, bridge, near.index);
         if near.mtu != mtu {
             netlink.set_mtu(near.index, mtu).await?;
+            acted = true;
         }
         port.set_mtu(mtu);
-        Ok(true)
+        Ok(acted)
     }
 
     /// Removes the pair.

@@ -1,5 +1,6 @@
 //! What the host has: links, addresses and routes, and the devices that ports are made of.
 
+pub mod firewall;
 pub mod member;
 pub mod netlink;
 pub mod path;

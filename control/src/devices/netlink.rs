@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::{FutureExt, Stream, StreamExt, TryStreamExt};
-use netlink_packet_route::AddressFamily;
+use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
@@ -18,6 +18,7 @@ use netlink_packet_route::link::{
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteType,
 };
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, MulticastGroup};
 use tokio::task::JoinHandle;
 
@@ -430,9 +431,18 @@ impl Route {
     }
 }
 
+/// What has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    /// Routes only.
+    Routes,
+    /// Links or addresses.
+    Links,
+}
+
 /// Tells when links, addresses or routes have changed.
 pub struct Monitor {
-    messages: Pin<Box<dyn Stream<Item = ()> + Send>>,
+    messages: Pin<Box<dyn Stream<Item = Change> + Send>>,
     _connection: Task,
 }
 
@@ -449,16 +459,31 @@ impl Monitor {
         let groups = [Link, Ipv4Ifaddr, Ipv6Ifaddr, Ipv4Route, Ipv6Route];
         let (connection, _, messages) = rtnetlink::new_multicast_connection(&groups)?;
         let connection = Task(tokio::spawn(connection));
-        Ok(Monitor { messages: Box::pin(messages.map(|_| ())), _connection: connection })
+        let messages = messages.map(|(message, _)| match message.payload {
+            NetlinkPayload::InnerMessage(
+                RouteNetlinkMessage::NewRoute(_) | RouteNetlinkMessage::DelRoute(_),
+            ) => Change::Routes,
+            // Also when the kernel says that it had more to say than there was room for
+            _ => Change::Links,
+        });
+        Ok(Monitor { messages: Box::pin(messages), _connection: connection })
     }
 
-    /// Waits for a change, and takes with it all that have been announced by then. False: there will be no more word.
-    pub async fn changed(&mut self) -> bool {
-        if self.messages.next().await.is_none() {
-            return false;
+    /// Waits for a change. Never returns if the socket has failed.
+    pub async fn changed(&mut self) -> Change {
+        match self.messages.next().await {
+            Some(change) => change,
+            None => std::future::pending().await,
         }
-        while let Some(Some(())) = self.messages.next().now_or_never() {}
-        true
+    }
+
+    /// Takes all that has been announced by now.
+    pub fn drain(&mut self) -> Option<Change> {
+        let mut most = None;
+        while let Some(Some(change)) = self.messages.next().now_or_never() {
+            most = most.max(Some(change));
+        }
+        most
     }
 }
 

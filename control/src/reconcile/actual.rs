@@ -35,8 +35,6 @@ pub struct BridgeState {
     pub fdb: Arc<Fdb>,
     /// `other_config:forward-bpdu`.
     pub forward_bpdu: bool,
-    /// The address of its own port.
-    pub mac: [u8; 6],
     /// Ports that work, by interface name.
     pub ports: BTreeMap<String, PortState>,
     /// Interfaces that do not, and why.
@@ -52,6 +50,8 @@ pub struct PortState {
     pub port: Arc<Port>,
     /// How it hangs on the host.
     pub attachment: Attachment,
+    /// Of its bridge.
+    pub fdb: Arc<Fdb>,
 }
 
 /// How a port hangs on the host.
@@ -68,19 +68,20 @@ pub enum Attachment {
     Tap {
         /// Of the TAP.
         ifindex: u32,
+        /// The address last set.
+        mac: Option<[u8; 6]>,
+        /// The MTU last set, in bytes.
+        mtu: Option<u32>,
     },
     /// A tunnel; nothing on the host but the route to its far end.
     Tunnel,
 }
 
 impl State {
-    /// The bridge and port with that number in the snapshot.
-    pub fn port(&self, id: PortId) -> Option<(&str, &PortState)> {
-        self.bridges
-            .values()
-            .flat_map(|b| &b.ports)
-            .find(|(_, p)| p.port.id == id)
-            .map(|(n, p)| (n.as_str(), p))
+    /// The port with that number in the snapshot, with its bridge's name and its own.
+    pub fn port(&self, id: PortId) -> Option<(&str, &str, &PortState)> {
+        let all = self.bridges.iter().flat_map(|(b, s)| s.ports.iter().map(move |(n, p)| (b, n, p)));
+        all.into_iter().find(|(_, _, p)| p.port.id == id).map(|(b, n, p)| (b.as_str(), n.as_str(), p))
     }
 
     /// The picture that workers shall forward by. Err: two tunnels that a received packet could belong to.
@@ -107,6 +108,12 @@ impl State {
 }
 
 impl BridgeState {
+    /// A bridge without ports.
+    pub fn new(id: BridgeId, fdb: Arc<Fdb>, forward_bpdu: bool) -> BridgeState {
+        let (ports, failed) = (BTreeMap::new(), BTreeMap::new());
+        BridgeState { id, fdb, forward_bpdu, ports, failed, next_ofport: 1 }
+    }
+
     /// A number for a port: the one asked for if it is free, else the one it had before, else the next free one, as
     /// OVS counts. None: all are taken.
     pub fn choose_ofport(&mut self, asked: Option<i64>, before: Option<i64>) -> Option<OfPort> {

@@ -1,5 +1,278 @@
 //! From rows to devices and back: compares what the database wants with what is there, and closes the gap.
+//!
+//! One pass: 1. read the rows ([`wanted`]) and the host's links. 2. Take away what shall not be, or is not as it shall
+//! be; wait until no worker uses it. 3. Make what is missing; wait until every worker forwards by it. 4. Move addresses
+//! where `underpass attach` wants them. 5. Write back what came of it ([`report`]), and with it `cur_cfg`.
+//!
+//! A pass never fails as a whole: what cannot be done becomes the `error` of its row and is tried again.
 
 pub mod actual;
+mod apply;
 mod options;
+pub(crate) mod report;
 pub mod wanted;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use datapath::handle::{Datapath, Event};
+use datapath::snapshot::{BridgeId, OfPort};
+use ovsdb::{RowUpdate, Server, Uuid};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
+
+use crate::attach::Takeover;
+use crate::devices::netlink::{Change, Links, Monitor, Netlink};
+use crate::devices::path::Paths;
+use crate::devices::{firewall, member};
+use crate::status;
+use actual::{Ids, PortState, State};
+use wanted::{Wanted, What};
+
+/// How often ages advance, paths are looked up anew and the devices are compared with the rows without cause.
+const TICK: Duration = Duration::from_secs(1);
+/// Links change in bursts (a container starts): let one pass serve them all.
+const SETTLE: Duration = Duration::from_millis(20);
+/// How long workers may take to go by a new snapshot. They take microseconds unless the host is in trouble.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Keeps devices and datapath as the database wants them.
+#[derive(Debug)]
+pub struct Reconciler {
+    datapath: Rc<Datapath>,
+    netlink: Netlink,
+    monitor: Monitor,
+    paths: Paths,
+    /// Links as last seen.
+    links: Links,
+    state: Rc<RefCell<State>>,
+    port_ids: Ids,
+    bridge_ids: Ids,
+    /// The state has news that workers do not know.
+    dirty: bool,
+    /// Taken out of the state, but perhaps still in use by a worker.
+    leaving: Vec<PortState>,
+    leaving_bridges: Vec<BridgeId>,
+    /// The number an interface had when it last worked, by its row.
+    remembered: BTreeMap<Uuid, OfPort>,
+    /// Warnings given, so that each is given once.
+    warned: BTreeSet<String>,
+    takeover: Takeover,
+    /// Tells our devices from those of another daemon on this host.
+    owner: String,
+    /// Tells this host's devices from those of others; goes into addresses.
+    identity: String,
+    /// Told when rows were written, so that clients hear of it.
+    wrote: Rc<Notify>,
+    next_worker: usize,
+    statistics_due: Instant,
+}
+
+impl Reconciler {
+    /// Nothing is made yet. `owner` tells this daemon from others on the host (its run directory does), `identity` this
+    /// host from others (`external_ids:system-id` does). `wrote` is told whenever rows were written. Must be called
+    /// inside a tokio runtime.
+    pub async fn new(
+        datapath: Rc<Datapath>,
+        owner: &str,
+        identity: &str,
+        wrote: Rc<Notify>,
+    ) -> io::Result<Reconciler> {
+        let netlink = Netlink::open()?;
+        let monitor = Monitor::open()?;
+        member::remove_stale(&netlink, owner).await?;
+        Ok(Reconciler {
+            datapath,
+            paths: Paths::new(netlink.clone()),
+            takeover: Takeover::new(netlink.clone()),
+            netlink,
+            monitor,
+            links: Links::default(),
+            state: Rc::default(),
+            port_ids: Ids::default(),
+            bridge_ids: Ids::default(),
+            dirty: false,
+            leaving: Vec::new(),
+            leaving_bridges: Vec::new(),
+            remembered: BTreeMap::new(),
+            warned: BTreeSet::new(),
+            owner: owner.to_owned(),
+            identity: identity.to_owned(),
+            wrote,
+            next_worker: 0,
+            statistics_due: Instant::now(),
+        })
+    }
+
+    /// What is there. Borrow it only between awaits.
+    pub fn state(&self) -> Rc<RefCell<State>> {
+        self.state.clone()
+    }
+
+    /// Runs until `stop` is done; then undoes what was made and keeps the configuration. `changed` tells of new rows.
+    pub async fn run(mut self, db: &RefCell<Server>, changed: &Notify, stop: impl Future<Output = ()>) {
+        let mut stop = std::pin::pin!(stop);
+        let events = self.event_fd();
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                () = changed.notified() => self.run_once(db).await,
+                change = self.monitor.changed() => {
+                    tokio::time::sleep(SETTLE).await;
+                    match self.monitor.drain().max(Some(change)) {
+                        Some(Change::Links) => self.run_once(db).await,
+                        _ => self.follow_paths(db).await,
+                    }
+                }
+                () = readable(events.as_ref()) => self.heed_events(db).await,
+                _ = ticks.tick() => self.tick(db).await,
+            }
+        }
+        self.tear_down(db).await;
+    }
+
+    /// One pass; see the module.
+    pub async fn run_once(&mut self, db: &RefCell<Server>) {
+        let (wanted, next_cfg) = {
+            let server = db.borrow();
+            (Wanted::from_database(server.db()), report::next_cfg(server.db()))
+        };
+        self.warn(&wanted);
+        self.look_around().await;
+        self.paths.forget();
+        self.take_away(&wanted);
+        self.settle().await;
+        self.make(&wanted).await;
+        let in_force = self.settle().await;
+        if self.tend(&wanted).await {
+            self.look_around().await;
+        }
+        if self.takeover.run(&taking(&wanted), &self.links, db).await {
+            self.look_around().await;
+        }
+        let mut updates = report::report(&wanted, &self.state.borrow(), &self.links);
+        updates.extend(self.tunnel_status(&wanted).await);
+        if in_force {
+            updates.extend(report::applied(db.borrow().db(), next_cfg));
+        }
+        self.write(db, &updates);
+    }
+
+    async fn tunnel_status(&mut self, wanted: &Wanted) -> Vec<RowUpdate> {
+        let egress = self.egress().await;
+        report::tunnels(&self.state.borrow(), wanted, &egress)
+    }
+
+    async fn tick(&mut self, db: &RefCell<Server>) {
+        let now = Instant::now();
+        let due = now >= self.statistics_due;
+        let broken = self.state.borrow().bridges.values().any(|b| !b.failed.is_empty());
+        if due || broken || self.dirty {
+            self.run_once(db).await;
+        } else {
+            self.follow_paths(db).await;
+        }
+        if due {
+            self.statistics_due = now + status::interval(db.borrow().db());
+            let wanted = Wanted::from_database(db.borrow().db());
+            for bridge in taking(&wanted).values() {
+                firewall::open(bridge).await;
+            }
+            let updates = status::statistics(&wanted, &self.state.borrow(), &self.links);
+            self.write(db, &updates);
+        }
+    }
+
+    /// Routes may have changed without word (the kernel learns path MTUs silently).
+    async fn follow_paths(&mut self, db: &RefCell<Server>) {
+        self.paths.forget();
+        let wanted = Wanted::from_database(db.borrow().db());
+        self.follow_tunnels(&wanted).await;
+        self.settle().await;
+        let updates = self.tunnel_status(&wanted).await;
+        self.write(db, &updates);
+    }
+
+    async fn heed_events(&mut self, db: &RefCell<Server>) {
+        let events = self.datapath.events();
+        if events.iter().any(|e| matches!(e, Event::PortFailed(_))) {
+            self.run_once(db).await;
+        } else if !events.is_empty() {
+            self.follow_paths(db).await;
+        }
+    }
+
+    /// Undoes what was made. The rows stay as they are.
+    async fn tear_down(mut self, db: &RefCell<Server>) {
+        self.look_around().await;
+        self.takeover.run(&BTreeMap::new(), &self.links, db).await;
+        self.take_away(&Wanted::default());
+        self.settle().await;
+    }
+
+    async fn look_around(&mut self) {
+        match self.netlink.links().await {
+            Ok(links) => self.links = links,
+            Err(e) => tracing::error!("cannot list the host's network devices: {e}"),
+        }
+    }
+
+    fn write(&self, db: &RefCell<Server>, updates: &[RowUpdate]) {
+        let written = db.borrow_mut().update_rows(updates, Instant::now());
+        match written {
+            Ok(true) => self.wrote.notify_one(),
+            Ok(false) => {}
+            Err(e) => tracing::error!("cannot write back what became of the configuration: {}", e.to_json()),
+        }
+    }
+
+    fn warn(&mut self, wanted: &Wanted) {
+        let now: BTreeSet<String> = wanted.warnings.iter().cloned().collect();
+        for warning in now.difference(&self.warned) {
+            tracing::warn!("{warning}");
+        }
+        self.warned = now;
+    }
+
+    fn event_fd(&self) -> Option<AsyncFd<OwnedFd>> {
+        let fd = self.datapath.event_fd().try_clone_to_owned();
+        // The successor is unsafe for the sake of types that lie about their descriptor; OwnedFd does not
+        #[allow(deprecated)]
+        match fd.and_then(|fd| AsyncFd::with_interest(fd, Interest::READABLE)) {
+            Ok(fd) => Some(fd),
+            Err(e) => {
+                tracing::error!("cannot listen to the datapath, and will look every second instead: {e}");
+                None
+            }
+        }
+    }
+}
+
+/// Which devices' addresses which bridges take: device → bridge.
+fn taking(wanted: &Wanted) -> BTreeMap<String, String> {
+    let ports = wanted.bridges.iter().flat_map(|(b, w)| w.ports.iter().map(move |(n, p)| (n, b, p)));
+    let asking = ports.filter(|(_, _, p)| matches!(p.what, Ok(What::System { take_address: true, .. })));
+    asking.map(|(device, bridge, _)| (device.clone(), bridge.clone())).collect()
+}
+
+/// Returns when the descriptor is readable; never when there is none.
+async fn readable(fd: Option<&AsyncFd<OwnedFd>>) {
+    match fd {
+        None => std::future::pending().await,
+        // Errors cannot occur while the runtime lives
+        Some(fd) => {
+            if let Ok(mut ready) = fd.readable().await {
+                ready.clear_ready();
+            }
+        }
+    }
+}

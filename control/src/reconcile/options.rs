@@ -123,6 +123,8 @@ fn number(value: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
+    type Options = [(&'static str, &'static str)];
+
     fn parse(kind: &str, options: &[(&str, &str)]) -> (Result<TunnelConfig, String>, Vec<String>) {
         let mut warnings = Vec::new();
         let read = tunnel("gre0", kind, options.iter().copied(), &mut warnings);
@@ -146,7 +148,7 @@ mod tests {
     #[test]
     fn what_is_understood() {
         let local = Some("192.0.2.9".parse().unwrap());
-        let table: [(&[(&str, &str)], TunnelConfig); 14] = [
+        let table: [(&Options, TunnelConfig); 14] = [
             (&[], plain()),
             (&[("local_ip", "192.0.2.9")], TunnelConfig { local, ..plain() }),
             (&[("key", "7")], TunnelConfig { in_key: Some(7), out_key: Some(7), ..plain() }),
@@ -180,7 +182,7 @@ mod tests {
     #[test]
     fn what_is_refused() {
         let clear = "which this version does not have; the tunnel stays down, not unprotected";
-        let table: [(&str, &[(&str, &str)], String); 24] = [
+        let table: [(&str, &Options, String); 24] = [
             ("gre", &[], "gre0: gre type requires valid 'remote_ip' argument".into()),
             ("gre", &[("remote_ip", "host.example")], "gre0: bad gre 'remote_ip': 'host.example' is not an IPv4 or IPv6 address".into()),
             ("gre", &[("remote_ip", "")], "gre0: bad gre 'remote_ip': '' is not an IPv4 or IPv6 address".into()),

@@ -288,7 +288,11 @@ fn device_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A number held to (least, default, most) as OVS does: out of range becomes the nearest end.
+/// A number held to (least, default, most) as OVS does: out of range becomes the nearest end, and 0 the
+/// default.
 fn within(value: Option<&str>, (least, default, most): (u32, u32, u32)) -> u32 {
-    value.and_then(|v| v.parse::<i64>().ok()).map_or(default, |n| n.clamp(least.into(), most.into()) as u32)
+    value
+        .and_then(|v| v.parse::<i64>().ok())
+        .filter(|n| *n != 0)
+        .map_or(default, |n| n.clamp(least.into(), most.into()) as u32)
 }

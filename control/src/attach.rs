@@ -1,0 +1,303 @@
+//! `underpass attach docker0`: the bridge takes over a device's addresses, and gives them back.
+//!
+//! The rows are the interface: a port with `other_config:attach=direct` and `other_config:take-address=true` asks for it.
+//! What was taken is remembered in the database (`external_ids` of the Open_vSwitch row) before anything moves, so that
+//! it outlives this process: a new one gives it to the bridge again, or back to the device when the rows no longer ask.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Instant;
+
+use ovsdb::{Database, Datum, RowUpdate, Server};
+use serde::{Deserialize, Serialize};
+
+use crate::devices::netlink::{Address, Link, Links, Netlink, Route};
+use crate::devices::{firewall, reason};
+
+/// Begins the keys of `external_ids` under which what was taken is remembered; the device's name follows.
+const KEY: &str = "underpass-taken-";
+
+/// The `ovs-vsctl` command that asks for it: makes the bridge and the port where they are missing.
+pub fn attach_command(device: &str, bridge: &str) -> Vec<String> {
+    let words = [
+        "--may-exist",
+        "add-br",
+        bridge,
+        "--",
+        "--may-exist",
+        "add-port",
+        bridge,
+        device,
+        "--",
+        "set",
+        "Interface",
+        device,
+        "other_config:attach=direct",
+        "other_config:take-address=true",
+    ];
+    words.map(str::to_owned).to_vec()
+}
+
+/// The `ovs-vsctl` command that undoes it. The bridge stays, with its tunnels.
+pub fn detach_command(device: &str) -> Vec<String> {
+    ["--if-exists", "del-port", device].map(str::to_owned).to_vec()
+}
+
+/// Checks before `attach` that there is such a device. The error names those that there are.
+pub fn check_device(device: &str) -> Result<(), String> {
+    let all = pnet_datalink::interfaces();
+    if all.iter().any(|i| i.name == device) {
+        return Ok(());
+    }
+    let names: Vec<String> = all.into_iter().filter(|i| !i.is_loopback()).map(|i| i.name).collect();
+    Err(format!("there is no network device {device} (there are: {})", names.join(", ")))
+}
+
+/// What a device had before the bridge took it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Taken {
+    /// Who has it now.
+    bridge: String,
+    /// In CIDR notation.
+    addresses: Vec<String>,
+    /// Those that depend on the addresses; the kernel makes the direct ones itself.
+    routes: Vec<Route>,
+    /// The device's `arp_ignore`.
+    arp_ignore: Option<String>,
+    /// Index of the device: another one is another device, and has its own addresses.
+    ifindex: u32,
+    /// The same for the host's start.
+    boot: String,
+}
+
+impl Taken {
+    fn addresses(&self) -> impl Iterator<Item = Address> {
+        self.addresses.iter().filter_map(|a| a.parse().ok())
+    }
+
+    /// Adds what the device has now.
+    fn join(&mut self, addresses: &[Address], routes: Vec<Route>) {
+        for address in addresses.iter().map(Address::to_string) {
+            if !self.addresses.contains(&address) {
+                self.addresses.push(address);
+            }
+        }
+        for route in routes {
+            if !self.routes.contains(&route) {
+                self.routes.push(route);
+            }
+        }
+    }
+}
+
+/// Moves addresses as the rows ask.
+#[derive(Debug)]
+pub struct Takeover {
+    netlink: Netlink,
+    boot: String,
+    /// What was last complained of, so that each complaint is made once.
+    complaint: String,
+}
+
+impl Takeover {
+    /// Nothing is moved yet.
+    pub fn new(netlink: Netlink) -> Takeover {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        Takeover { netlink, boot: boot.trim().to_owned(), complaint: String::new() }
+    }
+
+    /// Brings addresses to where they shall be. `wanted`: device → bridge. True: something moved.
+    pub async fn run(
+        &mut self,
+        wanted: &BTreeMap<String, String>,
+        links: &Links,
+        db: &RefCell<Server>,
+    ) -> bool {
+        let mut moved = false;
+        let mut taken = remembered(db.borrow().db());
+        let stale = |device: &String, t: &Taken| wanted.get(device) != Some(&t.bridge);
+        let back: Vec<String> = taken.iter().filter(|(d, t)| stale(d, t)).map(|(d, _)| d.clone()).collect();
+        for device in back {
+            let Some(record) = taken.remove(&device) else { continue };
+            match self.give_back(&device, &record, links).await {
+                Ok(()) => {
+                    remember(db, &device, None);
+                    moved = true;
+                }
+                Err(e) => self.complain(format!("cannot give {device} its addresses back: {}", reason(&e))),
+            }
+        }
+        for (device, bridge) in wanted {
+            let (Some(from), Some(to)) = (links.by_name(device), links.by_name(bridge)) else { continue };
+            match self.take(taken.remove(device), from, to, db).await {
+                Ok(news) => moved |= news,
+                Err(e) => self
+                    .complain(format!("cannot move the addresses of {device} to {bridge}: {}", reason(&e))),
+            }
+        }
+        moved
+    }
+
+    async fn take(
+        &self,
+        old: Option<Taken>,
+        from: &Link,
+        to: &Link,
+        db: &RefCell<Server>,
+    ) -> io::Result<bool> {
+        let same = |t: &Taken| t.ifindex == from.index && t.boot == self.boot;
+        let mut record = old.clone().filter(same).unwrap_or_else(|| Taken {
+            bridge: to.name.clone(),
+            arp_ignore: arp_ignore(&from.name),
+            ifindex: from.index,
+            boot: self.boot.clone(),
+            ..Taken::default()
+        });
+        let addresses = self.netlink.addresses(from.index).await?;
+        record.join(&addresses, self.netlink.routes(from.index).await?);
+        if old.as_ref() != Some(&record) && !remember(db, &from.name, Some(&record)) {
+            return Err(io::Error::other("the database did not take note of them"));
+        }
+        let there = self.netlink.addresses(to.index).await?;
+        let complete = addresses.is_empty() && record.addresses().all(|a| there.contains(&a)) && to.up;
+        if complete {
+            return Ok(false);
+        }
+        self.netlink.set_up(to.index, true).await?;
+        // Else the device would answer for addresses that it no longer has, as Linux does unless told otherwise
+        set_arp_ignore(&from.name, "1");
+        self.transfer(&record, Some(from.index), to.index).await?;
+        firewall::open(&to.name).await;
+        tracing::info!("{} took {} from {}", to.name, record.addresses.join(" "), from.name);
+        Ok(true)
+    }
+
+    /// Gives a device back what was taken. A device that is gone, or is another one by now, has no claim.
+    async fn give_back(&self, device: &str, record: &Taken, links: &Links) -> io::Result<()> {
+        let bridge = links.by_name(&record.bridge).map(|l| l.index);
+        let claims = |l: &&Link| l.index == record.ifindex && record.boot == self.boot;
+        firewall::close(&record.bridge).await;
+        if let Some(link) = links.by_name(device).filter(claims) {
+            self.transfer(record, bridge, link.index).await?;
+            set_arp_ignore(device, record.arp_ignore.as_deref().unwrap_or("0"));
+            tracing::info!("{device} has {} back", record.addresses.join(" "));
+        } else if let Some(bridge) = bridge {
+            for address in record.addresses() {
+                self.netlink.delete_address(bridge, address).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Addresses exist on both sides for a moment rather than on none, so that connections live.
+    async fn transfer(&self, record: &Taken, from: Option<u32>, to: u32) -> io::Result<()> {
+        for address in record.addresses() {
+            self.netlink.add_address(to, address).await?;
+        }
+        if let Some(from) = from {
+            for route in &record.routes {
+                self.netlink.delete_route(from, route).await?;
+            }
+            for address in record.addresses() {
+                self.netlink.delete_address(from, address).await?;
+            }
+        }
+        for route in &record.routes {
+            if let Err(e) = self.netlink.add_route(to, route).await {
+                tracing::warn!(
+                    "cannot move the route to {}: {}",
+                    route.to.as_deref().unwrap_or("default"),
+                    reason(&e)
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn complain(&mut self, text: String) {
+        if self.complaint != text {
+            tracing::error!("{text}");
+            self.complaint = text;
+        }
+    }
+}
+
+/// Gives `device` back what an earlier daemon took, and takes it out of its bridge, with no daemon running: `db` is the
+/// database file, opened by the caller. False: nothing was attached.
+pub async fn detach_without_daemon(db: &RefCell<Server>, device: &str) -> io::Result<bool> {
+    let takeover = Takeover::new(Netlink::open()?);
+    let links = takeover.netlink.links().await?;
+    let record = remembered(db.borrow().db()).remove(device);
+    if let Some(record) = &record {
+        takeover.give_back(device, record, &links).await?;
+    }
+    let removal = without_port(db.borrow().db(), device);
+    let removed = match &removal {
+        Some(update) => db
+            .borrow_mut()
+            .update_rows(std::slice::from_ref(update), Instant::now())
+            .map_err(|e| io::Error::other(e.to_json().to_string()))?,
+        None => false,
+    };
+    if record.is_some() && !remember(db, device, None) {
+        return Err(io::Error::other("the database cannot be written"));
+    }
+    Ok(removed || record.is_some())
+}
+
+/// The bridge's row without the port.
+fn without_port(db: &Database, name: &str) -> Option<RowUpdate> {
+    let (port, _) = db.rows("Port").find(|(_, row)| row.str("name") == name)?;
+    let (row, bridge) = db.rows("Bridge").find(|(_, row)| row.refs("ports").contains(&port))?;
+    let rest = bridge.refs("ports").into_iter().filter(|p| *p != port);
+    Some(RowUpdate { table: "Bridge", row, columns: vec![("ports", Datum::set(rest))] })
+}
+
+/// What the database remembers, by device. What cannot be read is passed over.
+fn remembered(db: &Database) -> BTreeMap<String, Taken> {
+    let Some((_, root)) = db.rows("Open_vSwitch").next() else { return BTreeMap::new() };
+    let records = root.map("external_ids").filter_map(|(key, value)| {
+        let device = key.strip_prefix(KEY)?;
+        Some((device.to_owned(), serde_json::from_str(value).ok()?))
+    });
+    records.collect()
+}
+
+/// Writes down, durably, what was taken from `device`; None: nothing any more. False: it could not be written.
+fn remember(db: &RefCell<Server>, device: &str, record: Option<&Taken>) -> bool {
+    let key = format!("{KEY}{device}");
+    let update = {
+        let server = db.borrow();
+        let Some((row, root)) = server.db().rows("Open_vSwitch").next() else { return false };
+        let mut ids: BTreeMap<String, String> =
+            root.map("external_ids").map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        match record.map(serde_json::to_string) {
+            None => drop(ids.remove(&key)),
+            Some(Ok(text)) => drop(ids.insert(key, text)),
+            Some(Err(_)) => return false,
+        }
+        RowUpdate { table: "Open_vSwitch", row, columns: vec![("external_ids", Datum::map(ids))] }
+    };
+    match db.borrow_mut().update_rows(&[update], Instant::now()) {
+        Ok(_) => true,
+        Err(e) => {
+            tracing::error!("cannot remember the addresses of {device}: {}", e.to_json());
+            false
+        }
+    }
+}
+
+fn arp_ignore_path(device: &str) -> String {
+    format!("/proc/sys/net/ipv4/conf/{device}/arp_ignore")
+}
+
+fn arp_ignore(device: &str) -> Option<String> {
+    std::fs::read_to_string(arp_ignore_path(device)).ok().map(|v| v.trim().to_owned())
+}
+
+fn set_arp_ignore(device: &str, value: &str) {
+    if let Err(e) = std::fs::write(arp_ignore_path(device), value) {
+        tracing::warn!("cannot set arp_ignore of {device}: {e}; it may answer for addresses that it has not");
+    }
+}

@@ -1,0 +1,159 @@
+//! What became of the rows' wishes: the columns that the switch writes back.
+
+use ovsdb::{Atom, Database, Datum, RowUpdate, Uuid};
+
+use super::actual::{Attachment, BridgeState, State};
+use super::wanted::{Wanted, WantedBridge, WantedPort, What};
+use crate::devices::netlink::{Link, Links};
+use crate::devices::path::Path;
+use crate::devices::{mac_for, mac_text};
+
+/// Interface types that exist, as `iface_types` lists them.
+const IFACE_TYPES: [&str; 5] = ["gre", "internal", "ip6gre", "system", "tap"];
+/// Datapath types that bridges may name; they are all the same here.
+const DATAPATH_TYPES: [&str; 2] = ["netdev", "system"];
+
+/// The configuration's number, to be written as `cur_cfg` once it is in force.
+pub fn next_cfg(db: &Database) -> i64 {
+    db.rows("Open_vSwitch").next().map_or(0, |(_, row)| row.int("next_cfg"))
+}
+
+/// The configuration up to `next_cfg` is in force.
+pub fn applied(db: &Database, next_cfg: i64) -> Option<RowUpdate> {
+    let (row, _) = db.rows("Open_vSwitch").next()?;
+    let columns = vec![
+        ("cur_cfg", next_cfg.into()),
+        ("iface_types", Datum::set(IFACE_TYPES)),
+        ("datapath_types", Datum::set(DATAPATH_TYPES)),
+        ("dpdk_initialized", false.into()),
+        ("dpdk_version", Datum::optional(Some("none"))),
+    ];
+    Some(RowUpdate { table: "Open_vSwitch", row, columns })
+}
+
+/// The columns of every bridge and interface.
+pub fn report(wanted: &Wanted, state: &State, links: &Links) -> Vec<RowUpdate> {
+    let mut updates = Vec::new();
+    for (name, bridge) in &wanted.bridges {
+        let actual = state.bridges.get(name);
+        updates.push(bridge_row(name, bridge, actual, links));
+        for (port_name, port) in &bridge.ports {
+            let Some(row) = port.row else { continue };
+            let columns = interface(name, port_name, port, actual, links);
+            updates.push(RowUpdate { table: "Interface", row, columns });
+        }
+    }
+    updates
+}
+
+fn bridge_row(name: &str, wanted: &WantedBridge, actual: Option<&BridgeState>, links: &Links) -> RowUpdate {
+    let local = actual.and_then(|b| b.ports.get(name)).and_then(|p| device(&p.attachment, links));
+    let mac = local.map(|l| l.mac).or(wanted.mac).unwrap_or_else(|| mac_for(&[name]));
+    let id = wanted.datapath_id.clone().unwrap_or_else(|| format!("0000{}", mac_text(mac).replace(':', "")));
+    let columns = vec![("datapath_id", Datum::optional(Some(id))), ("datapath_version", "<built-in>".into())];
+    RowUpdate { table: "Bridge", row: wanted.row, columns }
+}
+
+fn interface(
+    bridge_name: &str,
+    name: &str,
+    wanted: &WantedPort,
+    bridge: Option<&BridgeState>,
+    links: &Links,
+) -> Vec<(&'static str, Datum)> {
+    let error = bridge.and_then(|b| b.failed.get(name)).cloned();
+    let Some(port) = bridge.and_then(|b| b.ports.get(name)) else {
+        return broken(wanted, error);
+    };
+    let mut columns = vec![
+        ("ofport", Datum::optional(Some(i64::from(port.port.ofport)))),
+        ("error", Datum::optional(None::<Atom>)),
+    ];
+    if matches!(port.attachment, Attachment::Tunnel) {
+        let mac = mac_text(mac_for(&[bridge_name, name]));
+        columns.extend([
+            ("mac_in_use", Datum::optional(Some(mac))),
+            ("mtu", Datum::empty_set()),
+            ("ifindex", Datum::optional(Some(0))),
+            ("admin_state", state_text(true)),
+            ("link_state", state_text(true)),
+            ("link_resets", Datum::optional(Some(0))),
+        ]);
+        return columns;
+    }
+    let Some(link) = device(&port.attachment, links) else {
+        columns.extend([("admin_state", state_text(false)), ("link_state", state_text(false))]);
+        return columns;
+    };
+    columns.extend([
+        ("mac_in_use", Datum::optional(Some(mac_text(link.mac)))),
+        ("mtu", Datum::optional(Some(i64::from(link.mtu)))),
+        ("ifindex", Datum::optional(Some(i64::from(link.index)))),
+        ("admin_state", state_text(link.up)),
+        ("link_state", state_text(link.carrier)),
+        ("link_resets", Datum::optional(Some(i64::from(link.carrier_changes)))),
+        ("status", driver(link)),
+    ]);
+    columns
+}
+
+/// An interface that does not work. One that did, and whose device went, keeps its number and is down; one that never
+/// did has -1, which is how `ovs-vsctl` sees that something is wrong.
+fn broken(wanted: &WantedPort, error: Option<String>) -> Vec<(&'static str, Datum)> {
+    let worked = wanted.ofport.is_some_and(|n| n > 0) && matches!(wanted.what, Ok(What::System { .. }));
+    let ofport = if worked { wanted.ofport } else { Some(-1) };
+    let down = if worked { state_text(false) } else { Datum::empty_set() };
+    let mut columns = vec![
+        ("ofport", Datum::optional(ofport)),
+        ("error", Datum::optional(error)),
+        ("admin_state", down.clone()),
+        ("link_state", down),
+        ("status", Datum::empty_map()),
+        ("statistics", Datum::empty_map()),
+    ];
+    columns.extend(["mac_in_use", "mtu", "ifindex", "link_resets"].map(|c| (c, Datum::empty_set())));
+    columns
+}
+
+/// What tunnels leave by.
+pub fn tunnels(state: &State, wanted: &Wanted, egress: &[(String, String, Option<Path>)]) -> Vec<RowUpdate> {
+    let row = |bridge: &str, name: &str| -> Option<Uuid> {
+        state.bridges.get(bridge)?.ports.get(name)?;
+        wanted.bridges.get(bridge)?.ports.get(name)?.row
+    };
+    let status = |path: &Option<Path>| match path {
+        None => Datum::empty_map(),
+        Some(path) => {
+            let carrier = if path.carrier { "up" } else { "down" };
+            Datum::map([
+                ("tunnel_egress_iface", path.link.as_str()),
+                ("tunnel_egress_iface_carrier", carrier),
+            ])
+        }
+    };
+    let updates = egress.iter().filter_map(|(bridge, name, path)| {
+        let row = row(bridge, name)?;
+        Some(RowUpdate { table: "Interface", row, columns: vec![("status", status(path))] })
+    });
+    updates.collect()
+}
+
+/// The device that a port shows to the operator: for a member, the bridge that it joins.
+pub fn device<'a>(attachment: &Attachment, links: &'a Links) -> Option<&'a Link> {
+    match attachment {
+        Attachment::Direct { ifindex } | Attachment::Tap { ifindex, .. } => links.by_index(*ifindex),
+        Attachment::Member(member) => links.by_index(member.bridge),
+        Attachment::Tunnel => None,
+    }
+}
+
+fn state_text(up: bool) -> Datum {
+    Datum::optional(Some(if up { "up" } else { "down" }))
+}
+
+fn driver(link: &Link) -> Datum {
+    match link.kind.as_str() {
+        "" => Datum::empty_map(),
+        kind => Datum::map([("driver_name", kind)]),
+    }
+}
