@@ -46,48 +46,99 @@ pub enum Learned {
     Refused,
 }
 
+#[derive(Debug, Default)]
+struct Inner {
+    entries: std::collections::HashMap<(u16, [u8; 6]), (PortId, Option<u32>)>,
+    stats: FdbStats,
+    max_age: u32,
+}
+
 /// The table; see the module.
 #[derive(Debug)]
-pub struct Fdb {}
+pub struct Fdb {
+    inner: std::sync::Mutex<Inner>,
+}
 
-#[allow(unused_variables, clippy::unimplemented)] // replaced by the real table before anything links to it
+#[allow(missing_docs)] // a plain table that stands in until the lock-free one lands
 impl Fdb {
-    /// A table for at most `max_entries` addresses that forgets one after `max_age` seconds without a frame from it.
     pub fn new(max_entries: usize, max_age: u32) -> Fdb {
-        Fdb {}
+        let stats = FdbStats { max_entries, ..FdbStats::default() };
+        Fdb { inner: std::sync::Mutex::new(Inner { stats, max_age, ..Inner::default() }) }
     }
-    /// `mac` was seen on `port` at `now` (seconds of a monotonic clock). Lock-free when nothing changes.
+    fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
     pub fn learn(&self, vlan: u16, mac: [u8; 6], port: PortId, now: u32) -> Learned {
-        unimplemented!()
+        let mut t = self.inner();
+        let full = t.entries.len() >= t.stats.max_entries;
+        match t.entries.get(&(vlan, mac)).copied() {
+            Some((_, None)) => return Learned::Refused,
+            None if full => return Learned::Refused,
+            _ => {}
+        }
+        match t.entries.insert((vlan, mac), (port, Some(now))) {
+            None => {
+                t.stats.learned += 1;
+                Learned::New
+            }
+            Some((old, _)) if old != port => {
+                t.stats.moved += 1;
+                Learned::Moved
+            }
+            Some(_) => Learned::Known,
+        }
     }
-    /// Where `mac` is, if known and not older than the maximum age. Lock-free.
     pub fn lookup(&self, vlan: u16, mac: [u8; 6], now: u32) -> Option<PortId> {
-        unimplemented!()
+        let t = self.inner();
+        let (port, seen) = t.entries.get(&(vlan, mac))?;
+        seen.is_none_or(|seen| now.saturating_sub(seen) <= t.max_age).then_some(*port)
     }
-    /// Change the limits; shrinking evicts.
-    pub fn configure(&self, max_entries: usize, max_age: u32) {}
-    /// Forget entries older than the maximum age. Control calls it about once a second.
-    pub fn expire(&self, now: u32) {}
-    /// Forget all learned entries (`fdb/flush`).
-    pub fn flush(&self) {}
-    /// Forget all of one port, static ones too (the port is going).
-    pub fn flush_port(&self, port: PortId) {}
-    /// Add or replace a static entry (`fdb/add`). False: the table is full.
+    pub fn configure(&self, max_entries: usize, max_age: u32) {
+        let mut t = self.inner();
+        t.stats.max_entries = max_entries;
+        t.max_age = max_age;
+    }
+    pub fn expire(&self, now: u32) {
+        let mut t = self.inner();
+        let (before, max_age) = (t.entries.len(), t.max_age);
+        t.entries.retain(|_, (_, seen)| seen.is_none_or(|seen| now.saturating_sub(seen) <= max_age));
+        t.stats.expired += (before - t.entries.len()) as u64;
+    }
+    pub fn flush(&self) {
+        self.inner().entries.retain(|_, (_, seen)| seen.is_none());
+    }
+    pub fn flush_port(&self, port: PortId) {
+        self.inner().entries.retain(|_, (p, _)| *p != port);
+    }
     pub fn add_static(&self, vlan: u16, mac: [u8; 6], port: PortId) -> bool {
-        unimplemented!()
+        self.inner().entries.insert((vlan, mac), (port, None));
+        true
     }
-    /// Remove an entry, static or learned (`fdb/del`). False: there was none.
     pub fn remove(&self, vlan: u16, mac: [u8; 6]) -> bool {
-        unimplemented!()
+        self.inner().entries.remove(&(vlan, mac)).is_some()
     }
-    /// All entries, least recently used first.
     pub fn entries(&self, now: u32) -> Vec<FdbEntry> {
-        unimplemented!()
+        let t = self.inner();
+        let mut all: Vec<_> = t
+            .entries
+            .iter()
+            .map(|(&(vlan, mac), &(port, seen))| FdbEntry {
+                vlan,
+                mac,
+                port,
+                age: seen.map(|seen| now.saturating_sub(seen)),
+            })
+            .collect();
+        all.sort_by_key(|e| std::cmp::Reverse(e.age));
+        all
     }
-    /// Counters and limits.
     pub fn stats(&self) -> FdbStats {
-        unimplemented!()
+        let t = self.inner();
+        let static_entries = t.entries.values().filter(|(_, seen)| seen.is_none()).count();
+        FdbStats { entries: t.entries.len(), static_entries, ..t.stats }
     }
-    /// Zero the counters (`fdb/stats-clear`).
-    pub fn clear_stats(&self) {}
+    pub fn clear_stats(&self) {
+        let mut t = self.inner();
+        t.stats = FdbStats { max_entries: t.stats.max_entries, ..FdbStats::default() };
+    }
 }
