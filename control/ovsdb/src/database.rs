@@ -1,7 +1,7 @@
 //! A database in memory: tables of immutable rows, with what makes look-ups and reference checks cheap.
 
 use crate::row::Row;
-use crate::schema::{Schema, TableSchema};
+use crate::schema::{ColumnSchema, Reference, Schema, TableSchema};
 use crate::value::Datum;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -24,6 +24,13 @@ pub(crate) struct Table {
     strong: HashMap<Uuid, usize>,
     /// The rows (table, uuid) whose weak references point to a row of this table.
     weak: HashMap<Uuid, BTreeSet<(String, Uuid)>>,
+}
+
+/// What one commit did to one row: inserted (no old), deleted (no new) or modified it.
+#[derive(Debug, Clone)]
+pub(crate) struct Change {
+    pub(crate) old: Option<Arc<Row>>,
+    pub(crate) new: Option<Arc<Row>>,
 }
 
 impl Database {
@@ -55,27 +62,29 @@ impl Database {
         self.tables.get(name)
     }
 
-    /// Replaces `old` by `new` in every structure. The caller has checked all constraints.
-    pub(crate) fn apply(&mut self, table: &str, old: Option<&Arc<Row>>, new: Option<Arc<Row>>) {
+    fn replace(&mut self, Change { old, new }: &Change) {
+        let Some(name) = old.as_ref().or(new.as_ref()).map(|row| row.schema().name.clone()) else { return };
         if let Some(old) = old {
-            self.count_references(table, old, false);
+            self.count_references(&name, old, false);
         }
-        if let Some(new) = &new {
-            self.count_references(table, new, true);
+        if let Some(new) = new {
+            self.count_references(&name, new, true);
         }
-        if let Some(table) = self.tables.get_mut(table) {
-            table.replace(old, new);
+        if let Some(table) = self.tables.get_mut(&name) {
+            table.replace(old.as_ref(), new.as_ref());
         }
     }
 
-    pub(crate) fn bump_serial(&mut self) {
-        self.serial += 1;
+    /// Makes changes, whose constraints have been checked, visible.
+    pub(crate) fn apply(&mut self, changes: &[Change]) {
+        changes.iter().for_each(|change| self.replace(change));
+        self.serial += u64::from(!changes.is_empty());
     }
 
     fn count_references(&mut self, source_table: &str, row: &Row, add: bool) {
-        for_each_reference(row, |target_table, target, strong| {
-            let Some(table) = self.tables.get_mut(target_table) else { return };
-            if strong {
+        for_each_reference(row, |_, reference, target| {
+            let Some(table) = self.tables.get_mut(&reference.table) else { return };
+            if reference.strong {
                 let count = table.strong.entry(target).or_default();
                 *count = if add { *count + 1 } else { count.saturating_sub(1) };
                 if *count == 0 {
@@ -128,7 +137,7 @@ impl Table {
         self.weak.get(&uuid).into_iter().flatten()
     }
 
-    fn replace(&mut self, old: Option<&Arc<Row>>, new: Option<Arc<Row>>) {
+    fn replace(&mut self, old: Option<&Arc<Row>>, new: Option<&Arc<Row>>) {
         for (columns, index) in self.schema.indexes.iter().zip(&mut self.indexes) {
             // A swap of values between two rows may already have put the other row here.
             if let Some(old) = old {
@@ -137,12 +146,12 @@ impl Table {
                     index.remove(&values);
                 }
             }
-            if let Some(new) = &new {
+            if let Some(new) = new {
                 index.insert(index_values(new, columns), new.uuid());
             }
         }
         match (old, new) {
-            (_, Some(new)) => drop(self.rows.insert(new.uuid(), new)),
+            (_, Some(new)) => drop(self.rows.insert(new.uuid(), new.clone())),
             (Some(old), None) => drop(self.rows.remove(&old.uuid())),
             (None, None) => {}
         }
@@ -154,20 +163,26 @@ pub(crate) fn index_values(row: &Row, columns: &[usize]) -> Vec<Datum> {
     columns.iter().filter_map(|at| row.data().get(*at).cloned()).collect()
 }
 
-/// Calls `visit(table, row, strong)` for each reference that `row` holds, as often as it holds it.
-pub(crate) fn for_each_reference(row: &Row, mut visit: impl FnMut(&str, Uuid, bool)) {
+/// Visits each reference that `row` holds, as often as it holds it. One to itself keeps nobody alive and is left out.
+pub(crate) fn for_each_reference<'a>(
+    row: &'a Row,
+    mut visit: impl FnMut(&'a ColumnSchema, &'a Reference, Uuid),
+) {
+    let own = |reference: &Reference, uuid| uuid == row.uuid() && reference.table == row.schema().name;
+    let mut visit = |column, reference, uuid| {
+        if !own(reference, uuid) {
+            visit(column, reference, uuid);
+        }
+    };
     for (column, datum) in row.schema().columns().iter().zip(row.data()) {
         let column_type = &column.column_type;
         if let Some(reference) = column_type.key.reference() {
             let keys = datum.atoms().iter().chain(datum.pairs().iter().map(|(key, _)| key));
-            for uuid in keys.filter_map(|atom| atom.as_uuid()) {
-                visit(&reference.table, uuid, reference.strong);
-            }
+            keys.filter_map(|atom| atom.as_uuid()).for_each(|uuid| visit(column, reference, uuid));
         }
         if let Some(reference) = column_type.value.as_ref().and_then(|value| value.reference()) {
-            for uuid in datum.pairs().iter().filter_map(|(_, value)| value.as_uuid()) {
-                visit(&reference.table, uuid, reference.strong);
-            }
+            let values = datum.pairs().iter().filter_map(|(_, value)| value.as_uuid());
+            values.for_each(|uuid| visit(column, reference, uuid));
         }
     }
 }

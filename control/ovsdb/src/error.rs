@@ -11,6 +11,8 @@ pub enum Tag {
     UnknownDatabase,
     UnknownTable,
     UnknownColumn,
+    UnknownFunction,
+    UnknownMutator,
     ConstraintViolation,
     ReferentialIntegrityViolation,
     /// A number left its type's range.
@@ -26,6 +28,8 @@ pub enum Tag {
     NotSupported,
     NotAllowed,
     ResourcesExhausted,
+    /// Anything that RFC 7047 has no name for.
+    Other,
     /// The log file could not be written; nothing was changed.
     Io,
 }
@@ -37,6 +41,8 @@ impl Tag {
             Tag::UnknownDatabase => "unknown database",
             Tag::UnknownTable => "unknown table",
             Tag::UnknownColumn => "unknown column",
+            Tag::UnknownFunction => "unknown function",
+            Tag::UnknownMutator => "unknown mutator",
             Tag::ConstraintViolation => "constraint violation",
             Tag::ReferentialIntegrityViolation => "referential integrity violation",
             Tag::Range => "range error",
@@ -50,6 +56,7 @@ impl Tag {
             Tag::NotSupported => "not supported",
             Tag::NotAllowed => "not allowed",
             Tag::ResourcesExhausted => "resources exhausted",
+            Tag::Other => "ovsdb error",
             Tag::Io => "I/O error",
         }
     }

@@ -4,14 +4,18 @@
 #![forbid(unsafe_code)]
 
 #[allow(dead_code)] // the transaction engine is what uses it
+mod condition;
 mod database;
+mod diff;
 mod error;
 mod journal;
+mod mutation;
 pub mod open_vswitch;
 #[allow(dead_code)]
 mod row;
 pub mod schema;
 mod server;
+mod transaction;
 mod value;
 
 pub use database::Database;

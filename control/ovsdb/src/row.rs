@@ -1,7 +1,8 @@
 //! One row of a table, and how the rest of the program reads it.
 
-use crate::schema::TableSchema;
+use crate::schema::{Column, TableSchema};
 use crate::value::{Atom, Datum};
+use std::borrow::Cow;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -17,10 +18,10 @@ pub struct Row {
 }
 
 impl Row {
-    /// A row with every column at its default.
+    /// A row with every column at its default; its version is still nil.
     pub(crate) fn new(schema: Arc<TableSchema>, uuid: Uuid) -> Row {
         let data = schema.columns().iter().map(|column| Datum::default_of(&column.column_type)).collect();
-        Row { schema, uuid, version: Uuid::new_v4(), data }
+        Row { schema, uuid, version: Uuid::nil(), data }
     }
 
     pub fn schema(&self) -> &Arc<TableSchema> {
@@ -46,6 +47,26 @@ impl Row {
 
     pub(crate) fn data_mut(&mut self) -> &mut [Datum] {
         &mut self.data
+    }
+
+    pub(crate) fn value(&self, column: Column) -> Cow<'_, Datum> {
+        match column {
+            Column::Uuid => Cow::Owned(Datum::scalar(self.uuid)),
+            Column::Version => Cow::Owned(Datum::scalar(self.version)),
+            Column::At(at) => self.data.get(at).map_or_else(|| Cow::Owned(Datum::empty_set()), Cow::Borrowed),
+        }
+    }
+
+    pub(crate) fn set(&mut self, column: Column, datum: Datum) {
+        match column {
+            Column::Uuid => self.uuid = datum.one().and_then(Atom::as_uuid).unwrap_or_default(),
+            Column::Version => self.version = datum.one().and_then(Atom::as_uuid).unwrap_or_default(),
+            Column::At(at) => {
+                if let Some(place) = self.data.get_mut(at) {
+                    *place = datum;
+                }
+            }
+        }
     }
 
     pub fn get(&self, column: &str) -> Option<&Datum> {

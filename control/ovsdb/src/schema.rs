@@ -4,7 +4,7 @@ use crate::error::{Error, Tag};
 use crate::value::{Atom, Datum, integer};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AtomType {
@@ -269,6 +269,10 @@ impl ColumnType {
         !self.is_map() && self.min == 1 && self.max == 1
     }
 
+    pub fn is_set(&self) -> bool {
+        !self.is_map() && !self.is_scalar()
+    }
+
     /// At most one element that may be absent.
     pub fn is_optional(&self) -> bool {
         !self.is_map() && self.min == 0 && self.max == 1
@@ -277,6 +281,24 @@ impl ColumnType {
     /// More than one element is possible: differences are made element by element.
     pub fn is_composite(&self) -> bool {
         self.max > 1
+    }
+
+    /// The type in words, for messages: "set of up to 1 integers".
+    pub fn to_english(&self) -> String {
+        let key = self.key.atom_type().as_str();
+        if self.is_scalar() {
+            return key.to_owned();
+        }
+        let size = match (self.min, self.max) {
+            (0, u32::MAX) => String::new(),
+            (min, u32::MAX) => format!(" {min} or more"),
+            (0, max) => format!(" up to {max}"),
+            (min, max) => format!(" {min} to {max}"),
+        };
+        match &self.value {
+            None => format!("set of{size} {key}s"),
+            Some(value) => format!("map of{size} ({key}, {}) pairs", value.atom_type().as_str()),
+        }
     }
 
     /// Whether a value may have `len` elements.
@@ -333,6 +355,16 @@ pub struct ColumnSchema {
     pub mutable: bool,
 }
 
+/// A column of some table: one of the two that every table has, or the one at a position in `columns()`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Column {
+    Uuid,
+    Version,
+    At(usize),
+}
+
+static UUID: LazyLock<ColumnType> = LazyLock::new(|| ColumnType::scalar(AtomType::Uuid));
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct TableSchema {
     pub name: String,
@@ -365,6 +397,38 @@ impl TableSchema {
     /// Where `name` stands in `columns`.
     pub fn position(&self, name: &str) -> Option<usize> {
         self.columns.binary_search_by(|column| column.name.as_str().cmp(name)).ok()
+    }
+
+    /// Any column, the two that every table has included.
+    pub(crate) fn resolve(&self, name: &str) -> Option<Column> {
+        match name {
+            "_uuid" => Some(Column::Uuid),
+            "_version" => Some(Column::Version),
+            _ => self.position(name).map(Column::At),
+        }
+    }
+
+    /// `_uuid`, `_version` and all others, by name.
+    pub(crate) fn all_columns(&self) -> Vec<Column> {
+        let own = (0..self.columns.len()).map(Column::At);
+        [Column::Uuid, Column::Version].into_iter().chain(own).collect()
+    }
+
+    pub(crate) fn name_of(&self, column: Column) -> &str {
+        match column {
+            Column::Uuid => "_uuid",
+            Column::Version => "_version",
+            Column::At(at) => self.columns.get(at).map_or("", |column| &column.name),
+        }
+    }
+
+    pub(crate) fn type_of(&self, column: Column) -> &ColumnType {
+        let own = if let Column::At(at) = column { self.columns.get(at) } else { None };
+        own.map_or(&*UUID, |column| &column.column_type)
+    }
+
+    pub(crate) fn is_mutable(&self, column: Column) -> bool {
+        matches!(column, Column::At(at) if self.columns.get(at).is_some_and(|column| column.mutable))
     }
 
     pub fn column(&self, name: &str) -> Option<&ColumnSchema> {

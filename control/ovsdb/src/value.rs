@@ -129,6 +129,16 @@ impl Atom {
         }
     }
 
+    pub fn atom_type(&self) -> AtomType {
+        match self {
+            Atom::Integer(_) => AtomType::Integer,
+            Atom::Real(_) => AtomType::Real,
+            Atom::Boolean(_) => AtomType::Boolean,
+            Atom::String(_) => AtomType::String,
+            Atom::Uuid(_) => AtomType::Uuid,
+        }
+    }
+
     pub fn as_int(&self) -> Option<i64> {
         if let Atom::Integer(value) = self { Some(*value) } else { None }
     }
@@ -170,7 +180,8 @@ fn parse_uuid(json: &Value, symbols: Option<&mut Symbols>) -> Result<Atom, Error
             Some(uuid) => Ok(Atom::Uuid(uuid)),
             None => Err(Error::syntax(json, format!("\"{text}\" is not a valid UUID"))),
         },
-        ("named-uuid", Some(symbols)) => Ok(Atom::Uuid(symbols.refer(text))),
+        ("named-uuid", Some(symbols)) if is_id(text) => Ok(Atom::Uuid(symbols.refer(text))),
+        ("named-uuid", Some(_)) => Err(Error::syntax(json, "named-uuid string is not a valid <id>")),
         _ => Err(Error::syntax(json, "expected [\"uuid\", <string>]")),
     }
 }
@@ -178,6 +189,13 @@ fn parse_uuid(json: &Value, symbols: Option<&mut Symbols>) -> Result<Atom, Error
 /// The one spelling that RFC 7047 allows: 8-4-4-4-12 hexadecimal digits.
 pub fn parse_uuid_text(text: &str) -> Option<Uuid> {
     if text.len() == 36 { Uuid::try_parse(text).ok() } else { None }
+}
+
+/// RFC 7047 section 3.1: an `<id>` is a C identifier.
+pub(crate) fn is_id(text: &str) -> bool {
+    !text.starts_with(|c: char| c.is_ascii_digit())
+        && !text.is_empty()
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 impl From<&str> for Atom {
@@ -206,10 +224,11 @@ impl From<Uuid> for Atom {
     }
 }
 
-/// As people read it in messages: strings without quotes.
+/// As OVS's tools print it: a string that is a plain word goes without quotes.
 impl fmt::Display for Atom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Atom::String(value) if needs_quotes(value) => write!(f, "{}", json!(**value)),
             Atom::Integer(value) => write!(f, "{value}"),
             Atom::Real(value) => write!(f, "{}", value.0),
             Atom::Boolean(value) => write!(f, "{value}"),
@@ -217,6 +236,16 @@ impl fmt::Display for Atom {
             Atom::Uuid(value) => write!(f, "{value}"),
         }
     }
+}
+
+/// Words, except those that would be read back as something else: booleans and the beginnings of UUIDs.
+fn needs_quotes(text: &str) -> bool {
+    let word = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
+    let hyphen = |at| matches!(at, 8 | 13 | 18 | 23);
+    let uuid_prefix = (4..=36).contains(&text.len())
+        && text.bytes().enumerate().all(|(at, b)| if hyphen(at) { b == b'-' } else { b.is_ascii_hexdigit() });
+    !word || uuid_prefix || text == "true" || text == "false"
 }
 
 /// The value of one column: a set (a scalar is a set of one) or a map. Elements are unique and sorted.
@@ -363,7 +392,10 @@ impl Datum {
         if sized && !column.allows(elements.len()) {
             let ColumnType { min, max, .. } = column;
             let n = elements.len();
-            let details = format!("{class} must have {min} to {max} members but {n} are present");
+            let details = match (min, max) {
+                (1, 1) => format!("{class} must have exactly one member but {n} are present"),
+                _ => format!("{class} must have {min} to {max} members but {n} are present"),
+            };
             return Err(Error::syntax(json, details));
         }
         let datum = match &column.value {
@@ -377,15 +409,39 @@ impl Datum {
                         Atom::from_json(k, &column.key, symbols.as_deref_mut())?,
                         Atom::from_json(v, value, symbols.as_deref_mut())?,
                     )),
-                    _ => Err(Error::syntax(element, "Parsing map pair failed: expected 2-element array")),
+                    _ => Err(Error::syntax(element, "expected 2-element array")),
                 });
                 Datum::map(pairs.collect::<Result<Vec<_>, _>>()?)
             }
         };
         if datum.len() != elements.len() {
-            return Err(Error::new(Tag::ConstraintViolation, format!("{class} contains duplicate")));
+            let what = if column.is_map() { "map contains duplicate key" } else { "set contains duplicate" };
+            return Err(Error::new(Tag::Other, what));
         }
         Ok(datum)
+    }
+
+    /// Whether the atoms' types and the number of elements are those of `column`, and each atom is in its range.
+    pub fn check(&self, column: &ColumnType) -> Result<(), Error> {
+        let atom = |atom: &Atom, base: &BaseType| {
+            if atom.atom_type() != base.atom_type() {
+                return Err(Error::constraint(format!(
+                    "{atom} is not of type {}",
+                    base.atom_type().as_str()
+                )));
+            }
+            base.check(atom)
+        };
+        self.atoms().iter().try_for_each(|key| atom(key, &column.key))?;
+        for (key, value) in self.pairs() {
+            atom(key, &column.key)?;
+            column.value.as_ref().map_or(Ok(()), |base| atom(value, base))?;
+        }
+        if self.is_map() != column.is_map() || !column.allows(self.len()) {
+            let details = format!("Attempted to store {} elements in {}.", self.len(), column.to_english());
+            return Err(Error::constraint(details));
+        }
+        Ok(())
     }
 
     /// A set of exactly one element is written bare.
@@ -415,5 +471,20 @@ fn wrapped<'a>(json: &'a Value, class: &str) -> Option<&'a [Value]> {
 impl<A: Into<Atom>> From<A> for Datum {
     fn from(atom: A) -> Datum {
         Datum::scalar(atom)
+    }
+}
+
+/// As OVS's tools print it: a set of one bare, others as `[a, b]`, maps as `{a=b}`.
+impl fmt::Display for Datum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(atom) = self.one() {
+            return atom.fmt(f);
+        }
+        let elements: Vec<String> = match &self.0 {
+            Repr::Set(atoms) => atoms.iter().map(Atom::to_string).collect(),
+            Repr::Map(pairs) => pairs.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+        };
+        let (open, close) = if self.is_map() { ('{', '}') } else { ('[', ']') };
+        write!(f, "{open}{}{close}", elements.join(", "))
     }
 }
