@@ -13,8 +13,14 @@ pub trait Journal {
         false
     }
 
-    /// Replaces everything by the schema and one record that makes the present content.
+    /// Replaces everything by the schema and one record that makes the present content. On an error the old content
+    /// stays.
     fn compact(&mut self, schema: &Value, snapshot: &Value) -> io::Result<()>;
+
+    /// What to stamp records with, in milliseconds since 1970.
+    fn date(&self) -> Option<i64> {
+        None
+    }
 }
 
 /// Keeps nothing: for tests and databases that live in memory.

@@ -1,18 +1,25 @@
-//! OVSDB (RFC 7047) without I/O: values, schemas, transactions, monitors, and the log's format.
+//! OVSDB (RFC 7047) without sockets and clocks: bytes and time in, bytes and deadlines out.
 //!
-//! `value` and `schema` say what a database may hold; `database` and `row` hold it; `server` speaks the protocol.
+//! `value` and `schema` say what a database may hold, `row` and `database` hold it. A request takes this way:
+//! `framing` → `server` → `rpc` → `execution` (with `condition`, `mutation`) → `transaction` → `record` → `journal`,
+//! and back through `monitor`. `log` is the file's format, `file` the file itself.
 #![forbid(unsafe_code)]
 
-#[allow(dead_code)] // the transaction engine is what uses it
 mod condition;
 mod database;
 mod diff;
 mod error;
+mod execution;
+mod framing;
 mod journal;
+mod locks;
+mod monitor;
 mod mutation;
 pub mod open_vswitch;
-#[allow(dead_code)]
+mod parser;
+mod record;
 mod row;
+mod rpc;
 pub mod schema;
 mod server;
 mod transaction;
@@ -20,6 +27,7 @@ mod value;
 
 pub use database::Database;
 pub use error::{Error, Tag};
+pub use framing::{FramingError, MAX_DEPTH, MAX_MESSAGE};
 pub use journal::{Journal, NoJournal};
 pub use row::Row;
 pub use schema::Schema;

@@ -45,10 +45,6 @@ impl Row {
         &self.data
     }
 
-    pub(crate) fn data_mut(&mut self) -> &mut [Datum] {
-        &mut self.data
-    }
-
     pub(crate) fn value(&self, column: Column) -> Cow<'_, Datum> {
         match column {
             Column::Uuid => Cow::Owned(Datum::scalar(self.uuid)),

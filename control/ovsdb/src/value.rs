@@ -72,10 +72,14 @@ impl Symbols {
         self.entry(name).uuid
     }
 
-    /// Marks `name` as defined by an insert. None if an earlier insert did so already.
-    pub fn define(&mut self, name: &str) -> Option<Uuid> {
+    /// Marks `name` as defined by an insert of a row, whose UUID may be given. None if an earlier insert did so already.
+    pub fn define(&mut self, name: &str, uuid: Option<Uuid>) -> Option<Uuid> {
         let symbol = self.entry(name);
-        (!std::mem::replace(&mut symbol.defined, true)).then_some(symbol.uuid)
+        if std::mem::replace(&mut symbol.defined, true) {
+            return None;
+        }
+        symbol.uuid = uuid.unwrap_or(symbol.uuid);
+        Some(symbol.uuid)
     }
 
     fn entry(&mut self, name: &str) -> &mut Symbol {
