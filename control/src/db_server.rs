@@ -186,7 +186,8 @@ async fn talk(shared: &Shared, session: SessionId, outbox: &Outbox, stream: &Uni
     let mut stuck_since = Instant::now();
     loop {
         let idle = outbox.is_empty();
-        let waiting_since = if idle { shared.db.borrow().unfinished_since(session) } else { Some(stuck_since) };
+        let waiting_since =
+            if idle { shared.db.borrow().unfinished_since(session) } else { Some(stuck_since) };
         let deadline = waiting_since.map(|since| since + PATIENCE);
         tokio::select! {
             ready = stream.readable(), if idle => {

@@ -13,6 +13,9 @@ pub mod privileges;
 pub mod rundir;
 pub mod shutdown;
 
+// what ovs-vsctl talks to
+pub mod db_server;
+
 // from rows to devices
 pub mod attach;
 pub mod devices;

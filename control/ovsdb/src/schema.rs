@@ -443,6 +443,19 @@ impl TableSchema {
         self
     }
 
+    /// The same table with more columns.
+    fn with_columns(&self, more: Vec<ColumnSchema>) -> TableSchema {
+        let mut columns = self.columns.clone();
+        columns.extend(more);
+        let mut table = TableSchema::new(&self.name, columns);
+        (table.is_root, table.max_rows) = (self.is_root, self.max_rows);
+        for index in &self.indexes {
+            let names: Vec<&str> = index.iter().map(|at| self.name_of(Column::At(*at))).collect();
+            table = table.indexed(&names);
+        }
+        table
+    }
+
     fn from_json(name: &str, json: &Value) -> Result<TableSchema, Error> {
         let object = json.as_object().ok_or_else(|| Error::syntax(json, "object expected"))?;
         let columns = object.get("columns").and_then(Value::as_object);
@@ -526,6 +539,24 @@ impl Schema {
     pub fn new(name: &str, version: &str, cksum: &str, tables: Vec<TableSchema>) -> Schema {
         let tables = tables.into_iter().map(|table| (table.name.clone(), Arc::new(table))).collect();
         Schema { name: name.into(), version: version.into(), cksum: cksum.into(), tables }
+    }
+
+    /// The newer of the two schemas, with the tables and columns that only the other has.
+    pub(crate) fn merged_with(&self, other: &Schema) -> Schema {
+        let number = |schema: &Schema| -> Vec<u32> {
+            schema.version.split('.').map(|part| part.parse().unwrap_or_default()).collect()
+        };
+        let (newer, older) = if number(other) > number(self) { (other, self) } else { (self, other) };
+        let mut merged = newer.clone();
+        for (name, table) in &older.tables {
+            let place = merged.tables.entry(name.clone()).or_insert_with(|| table.clone());
+            let missing = table.columns.iter().filter(|column| place.column(&column.name).is_none());
+            let missing: Vec<ColumnSchema> = missing.cloned().collect();
+            if !missing.is_empty() {
+                *place = Arc::new(place.with_columns(missing));
+            }
+        }
+        merged
     }
 
     pub fn table(&self, name: &str) -> Option<&Arc<TableSchema>> {

@@ -1,0 +1,270 @@
+//! The database file: opening one that OVS or this program wrote, and adding to it so that no commit is ever lost.
+
+use crate::database::Database;
+use crate::error::Error;
+use crate::journal::Journal;
+use crate::log::{self, Contents, Damaged};
+use crate::record;
+use crate::schema::Schema;
+use rustix::fs::{FlockOperation, fcntl_lock};
+use rustix::process::{Flock, FlockType, fcntl_getlk};
+use serde_json::Value;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tracing::{info, warn};
+
+/// Below this growth, in bytes, a smaller file is not worth writing it anew.
+const COMPACT_MIN_GROWTH: u64 = 1 << 20;
+const OWNER_ONLY: u32 = 0o640;
+
+/// Why a database file cannot be used. The file is left as it was in every case.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("cannot {what} {}: {source}", path.display())]
+    Io { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("{} is in use by {owner}: stop that process, or name another database file", path.display())]
+    Locked { path: PathBuf, owner: String },
+    #[error("{} is no database file: name another one, or move it away to start with an empty database", path.display())]
+    NotADatabase { path: PathBuf },
+    #[error("{} belongs to a database cluster; only standalone databases can be served \
+             (ovsdb-tool cluster-to-standalone converts)", path.display())]
+    Clustered { path: PathBuf },
+    #[error("{} holds database \"{name}\", not \"{expected}\": name another file", path.display())]
+    WrongDatabase { path: PathBuf, name: String, expected: String },
+    #[error("{}: {damage}. Nothing was changed; restore a backup, or cut the file at that byte to give up what \
+             follows", path.display())]
+    Damaged { path: PathBuf, damage: Damaged },
+    #[error("{}: the record at byte {offset} does not fit the schema: {error}. Nothing was changed; restore a \
+             backup, or cut the file at that byte to give up what follows", path.display())]
+    Unusable { path: PathBuf, offset: usize, error: Error },
+}
+
+/// The open file, locked against other processes for as long as this lives.
+#[derive(Debug)]
+pub struct FileJournal {
+    path: PathBuf,
+    file: File,
+    /// The length of the intact records, in bytes.
+    length: u64,
+    /// What `length` was after the last snapshot.
+    base: u64,
+    /// Something may stand after `length` that a failed write left.
+    torn: bool,
+    _lock: File,
+}
+
+/// Opens the database file at `path`, or makes one. A file of an older schema is converted to `schema`, after a copy
+/// of it has been put beside it; tables and columns that only the file has are kept.
+///
+/// Locks belong to the process that took them: fork before, not after.
+pub fn open(path: &Path, schema: Schema) -> Result<(Database, FileJournal), OpenError> {
+    let path = resolve(path)?;
+    let lock = lock(&path)?;
+    match fs::read(&path) {
+        Ok(bytes) if bytes.is_empty() => create(path, lock, schema),
+        Ok(bytes) => load(path, lock, schema, &bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => create(path, lock, schema),
+        Err(source) => Err(OpenError::Io { what: "read", path, source }),
+    }
+}
+
+/// The file itself behind symbolic links, so that replacing it leaves them alone.
+fn resolve(path: &Path) -> Result<PathBuf, OpenError> {
+    let error = |what| move |source| OpenError::Io { what, path: path.to_owned(), source };
+    match fs::canonicalize(path) {
+        Ok(path) => Ok(path),
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
+            let name = path.file_name().ok_or(missing).map_err(error("use"))?;
+            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let directory = directory.unwrap_or(Path::new("."));
+            fs::create_dir_all(directory).map_err(error("make the directory of"))?;
+            Ok(fs::canonicalize(directory).map_err(error("find the directory of"))?.join(name))
+        }
+        Err(source) => Err(error("find")(source)),
+    }
+}
+
+/// Takes the lock that ovsdb-server and ovsdb-tool take too: on `.NAME.~lock~` beside the file.
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let lock_path = path.with_file_name(format!(".{name}.~lock~"));
+    let error = |source: io::Error| OpenError::Io { what: "lock", path: lock_path.clone(), source };
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock_path);
+    let file = file.map_err(error)?;
+    match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS) => {
+            let holder = fcntl_getlk(&file, &Flock::from(FlockType::WriteLock)).ok().flatten();
+            let pid = holder.and_then(|lock| lock.pid);
+            let owner =
+                pid.map_or("another process".into(), |pid| format!("process {}", pid.as_raw_nonzero()));
+            Err(OpenError::Locked { path: path.to_owned(), owner })
+        }
+        Err(errno) => Err(error(errno.into())),
+    }
+}
+
+fn create(path: PathBuf, lock: File, schema: Schema) -> Result<(Database, FileJournal), OpenError> {
+    let bytes = log::encode(&schema.to_json());
+    let length = bytes.len() as u64;
+    match replace(&path, &bytes) {
+        Ok(file) => {
+            let journal = FileJournal { path, file, length, base: length, torn: false, _lock: lock };
+            Ok((Database::new(schema), journal))
+        }
+        Err(source) => Err(OpenError::Io { what: "create", path, source }),
+    }
+}
+
+fn load(path: PathBuf, lock: File, ours: Schema, bytes: &[u8]) -> Result<(Database, FileJournal), OpenError> {
+    let Contents { records, intact, damage } = match log::decode(bytes) {
+        Ok(contents) => contents,
+        Err(damage) => return Err(OpenError::Damaged { path, damage }),
+    };
+    let Some((first, transactions)) = records.split_first() else {
+        let clustered = bytes.starts_with(b"OVSDB CLUSTER ");
+        return Err(if clustered { OpenError::Clustered { path } } else { OpenError::NotADatabase { path } });
+    };
+    let theirs = match Schema::from_json(&first.json) {
+        Ok(schema) => schema,
+        Err(error) => return Err(OpenError::Unusable { path, offset: first.offset, error }),
+    };
+    if theirs.name != ours.name {
+        return Err(OpenError::WrongDatabase { path, name: theirs.name, expected: ours.name });
+    }
+    let mut db = Database::new(ours.merged_with(&theirs));
+    let mut base = intact;
+    for (number, record) in transactions.iter().enumerate() {
+        match record::decode(&db, &record.json) {
+            Ok(changes) => db.apply(&changes),
+            Err(error) => return Err(OpenError::Unusable { path, offset: record.offset, error }),
+        }
+        if number == 1 {
+            // As in ovsdb-server, the first transaction counts as the snapshot.
+            base = record.offset;
+        }
+    }
+    let io_error = |what| {
+        let path = path.clone();
+        move |source| OpenError::Io { what, path, source }
+    };
+    let file = OpenOptions::new().read(true).write(true).open(&path).map_err(io_error("write to"))?;
+    let (length, base) = (intact as u64, base as u64);
+    if let Some(what) = damage {
+        let (path, lost) = (path.display(), bytes.len() - intact);
+        warn!("{path}: the record at byte {intact} is damaged ({what}): cutting off the last {lost} bytes");
+        file.set_len(length).and_then(|()| file.sync_all()).map_err(io_error("cut the damaged tail off"))?;
+    }
+    let mut journal = FileJournal { path: path.clone(), file, length, base, torn: false, _lock: lock };
+    if *db.schema() != theirs {
+        journal.back_up(&theirs.version).map_err(io_error("back up"))?;
+        let snapshot = record::snapshot(&db, "converted to another schema version", journal.date());
+        journal.compact(&db.schema().to_json(), &snapshot).map_err(io_error("convert"))?;
+        info!("{}: converted from schema {} to {}", path.display(), theirs.version, db.schema().version);
+    }
+    Ok((db, journal))
+}
+
+/// Puts a file with this content in the place of `path`: all of it or, after a crash, none. Gives the new file.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let temporary = PathBuf::from(temporary);
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = OpenOptions::new().read(true).write(true).create_new(true).open(&temporary)?;
+    let written = (|| {
+        match fs::metadata(path) {
+            Ok(old) => {
+                file.set_permissions(old.permissions())?;
+                std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()))?;
+            }
+            Err(_) => file.set_permissions(fs::Permissions::from_mode(OWNER_ONLY))?,
+        }
+        file.write_all_at(bytes, 0)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    })();
+    if let Err(error) = written {
+        // What matters is said by the first error.
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
+    }
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()?;
+    Ok(file)
+}
+
+impl FileJournal {
+    /// Copies the file as it is beside itself, unless a copy of that version is there already.
+    fn back_up(&self, version: &str) -> io::Result<()> {
+        let mut backup = self.path.as_os_str().to_owned();
+        backup.push(format!(".backup{version}"));
+        if !Path::new(&backup).exists() {
+            fs::copy(&self.path, &backup)?;
+            File::open(&backup)?.sync_all()?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.torn {
+            self.cut()?;
+        }
+        self.torn = true;
+        self.file.write_all_at(bytes, self.length)?;
+        self.file.sync_data()?;
+        self.torn = false;
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Takes away what a failed write left.
+    fn cut(&mut self) -> io::Result<()> {
+        self.file.set_len(self.length)?;
+        self.file.sync_data()?;
+        self.torn = false;
+        Ok(())
+    }
+
+    fn name(&self, error: &io::Error) -> io::Error {
+        io::Error::new(error.kind(), format!("{}: write failed ({error})", self.path.display()))
+    }
+}
+
+impl Journal for FileJournal {
+    fn append(&mut self, record: &Value) -> io::Result<()> {
+        if let Err(error) = self.write(&log::encode(record)) {
+            if let Err(cut) = self.cut() {
+                warn!("{}: cannot take a failed write back, will try again: {cut}", self.path.display());
+            }
+            return Err(self.name(&error));
+        }
+        Ok(())
+    }
+
+    fn wants_compaction(&self) -> bool {
+        self.length > 2 * self.base + COMPACT_MIN_GROWTH
+    }
+
+    fn compact(&mut self, schema: &Value, snapshot: &Value) -> io::Result<()> {
+        let mut bytes = log::encode(schema);
+        bytes.extend(log::encode(snapshot));
+        // Also after a failure: the next try is due when the file has grown as much again.
+        self.base = self.length;
+        self.file = replace(&self.path, &bytes).map_err(|error| self.name(&error))?;
+        self.length = bytes.len() as u64;
+        self.base = self.length;
+        self.torn = false;
+        Ok(())
+    }
+
+    fn date(&self) -> Option<i64> {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+        i64::try_from(since_epoch.as_millis()).ok()
+    }
+}
