@@ -111,7 +111,7 @@ reasons! {
     TooBig = "drop_too_big",
     /// Answered with ICMP fragmentation-needed or packet-too-big instead.
     TooBigAnswered = "drop_too_big_answered",
-    /// Its checksum is wrong, and it would have had to be split: new checksums would have hidden the damage.
+    /// A checksum is wrong, and it would have had to be split or fragmented: new checksums would have hidden the damage.
     BadChecksum = "drop_bad_checksum",
     /// The batch had no room left.
     NoRoom = "drop_no_room",

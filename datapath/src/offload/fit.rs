@@ -5,7 +5,7 @@ use super::segment::{Datagram, TcpPacket, datagrams, number_ip};
 use super::{finish, mss};
 use crate::counters::Drop;
 use crate::vnet::{GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP, GSO_UDP_L4, VnetHdr};
-use crate::wire::{Ip, Version, parse, proto, tcp, udp};
+use crate::wire::{Ip, Version, ipv4, parse, proto, tcp, udp};
 
 /// Where frames for a tunnel are written, each straight into its place behind the outer headers.
 pub trait FrameSink {
@@ -86,11 +86,16 @@ struct Path<'a> {
 impl Path<'_> {
     /// A single packet, longer than fits.
     fn too_long(&self, sink: &mut impl FrameSink) -> Fit {
+        // new checksums would hide damage
+        if self.ip.version == Version::V4
+            && !self.frame.get(self.ip.l3..self.ip.l4).is_some_and(ipv4::checksum_ok)
+        {
+            return Fit::Dropped(Drop::BadChecksum);
+        }
         match self.splittable() {
             Some((tcp, size)) if self.vnet.needs_csum() || tcp.checksum_ok() => {
                 Fit::Sent(tcp.segment(self.vnet, size, sink))
             }
-            // new checksums would hide the damage
             Some(_) => Fit::Dropped(Drop::BadChecksum),
             None if self.ip.df => self.tell(),
             None => {
@@ -111,10 +116,8 @@ impl Path<'_> {
         }
         let tcp = TcpPacket::new(self.frame, &self.ip)?;
         let room = tcp.room(self.max_frame)?;
-        let plain = tcp.flags & (tcp::SYN | tcp::RST | tcp::URG) == 0;
         let payload = tcp.payload.len();
-        let count = payload.div_ceil(room);
-        (plain && count > 0).then(|| (tcp, payload.div_ceil(count)))
+        tcp.may_be_split().then(|| (tcp, payload.div_ceil(payload.div_ceil(room))))
     }
 
     fn tcp_superframe(&self, sink: &mut impl FrameSink) -> Fit {

@@ -10,7 +10,8 @@ use crate::wire::{Ip, Version, checksum, get16, ipv4, ipv6, parse, proto, put16}
 const MIN_MSS: usize = 88;
 
 /// Lowers the MSS option of a SYN in `frame` to what frames of `max_frame` bytes carry, and adjusts the checksum. Other
-/// frames stay as they are, and so does a SYN without the option: its receiver assumes the minimum (RFC 9293 3.7.1).
+/// frames stay as they are, and so do a SYN without the option, whose receiver assumes the minimum (RFC 9293 section
+/// 3.7.1), and a SYN that is signed.
 pub fn clamp_mss(frame: &mut [u8], vnet: &VnetHdr, max_frame: usize) {
     if let Some(ip) = parse(frame).and_then(|parsed| parsed.ip) {
         clamp(frame, &ip, vnet.needs_csum(), max_frame);
@@ -39,7 +40,8 @@ fn clamp_option(segment: &mut [u8], partial: bool, limit: usize) {
     let Ok((tcp, _)) = Tcp::ref_from_prefix(segment) else { return };
     let (check, len) = (tcp.checksum.get(), tcp.header_len());
     let limit = limit.clamp(MIN_MSS, usize::from(u16::MAX)) as u16;
-    let Some(at) = segment.get(..len).and_then(tcp::mss_at) else { return };
+    let Some(header) = segment.get(..len).filter(|header| !tcp::is_signed(header)) else { return };
+    let Some(at) = tcp::mss_at(header) else { return };
     match get16(segment, at) {
         Some(mss) if mss > limit => {
             put16(segment, at, limit);
@@ -112,7 +114,8 @@ mod tests {
         no_syn[14 + 20 + 13] = tcp::ACK;
         let mut later_fragment = syn(false, &[2, 4, 0x05, 0xb4], false);
         later_fragment[14 + 7] = 1;
-        for original in [no_option, no_syn, later_fragment] {
+        let signed = syn(false, &[2, 4, 0x05, 0xb4, 29, 4, 1, 1], false);
+        for original in [no_option, no_syn, later_fragment, signed] {
             let mut frame = original.clone();
             clamp_mss(&mut frame, &VnetHdr::default(), 1000);
             assert_eq!(frame, original);

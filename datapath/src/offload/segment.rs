@@ -40,6 +40,15 @@ impl<'a> TcpPacket<'a> {
         max_frame.checked_sub(self.head.len()).filter(|room| *room > 0)
     }
 
+    /// Whether the packet may be split though its sender did not ask for it: plain data, no flag that counts for the
+    /// packet as a whole, no signature.
+    pub fn may_be_split(&self) -> bool {
+        let header = self.head.get(self.ip.l4..).unwrap_or(&[]);
+        self.flags & (tcp::SYN | tcp::RST | tcp::URG) == 0
+            && !self.payload.is_empty()
+            && !tcp::is_signed(header)
+    }
+
     /// Whether the checksum of a packet that is not partial is right.
     pub fn checksum_ok(&self) -> bool {
         let segment = self.frame.get(self.ip.l4..self.ip.end).unwrap_or(&[]);
@@ -272,15 +281,23 @@ mod tests {
         let mut sink = Frames::new();
         assert_eq!(fit(&frame, &VnetHdr::default(), 1476, &mut sink), Fit::Dropped(Drop::BadChecksum));
         assert!(sink.frames.is_empty());
+        let mut header = plain().frame();
+        header[22] ^= 1;
+        assert_eq!(fit(&header, &VnetHdr::default(), 1476, &mut sink), Fit::Dropped(Drop::BadChecksum));
+        let mut datagram = Spec { tcp: false, df: false, ..plain() }.frame();
+        datagram[22] ^= 1;
+        assert_eq!(fit(&datagram, &VnetHdr::default(), 1476, &mut sink), Fit::Dropped(Drop::BadChecksum));
+        assert!(sink.frames.is_empty());
         // a frame that fits is none of our business
         assert_eq!(fit(&frame, &VnetHdr::default(), 1514, &mut sink), Fit::Sent(1));
         assert_eq!(sink.frames, [frame]);
     }
 
     #[test]
-    fn syn_and_reset_are_not_split() {
-        for flags in [tcp::SYN, tcp::ACK | tcp::RST, tcp::ACK | tcp::URG] {
-            let spec = Spec { flags, ..plain() };
+    fn syn_reset_and_signed_are_not_split() {
+        let flags = |flags| Spec { flags, ..plain() };
+        let signed = Spec { options: vec![1, 1, 29, 6, 1, 1, 7, 7], ..plain() };
+        for spec in [flags(tcp::SYN), flags(tcp::ACK | tcp::RST), flags(tcp::ACK | tcp::URG), signed] {
             let mut sink = Frames::new();
             assert_eq!(
                 fit(&spec.frame(), &VnetHdr::default(), 1476, &mut sink),

@@ -14,6 +14,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, big_endi
 
 /// Bytes of a header without options.
 pub const HEADER: usize = 20;
+/// Bytes of a header with as many options as fit.
+pub const MAX_HEADER: usize = 60;
 /// Where the checksum stands, from the header's start.
 pub const CHECKSUM: usize = 16;
 
@@ -37,6 +39,8 @@ pub const CWR: u8 = 0x80;
 const OPTION_END: u8 = 0;
 const OPTION_NOP: u8 = 1;
 const OPTION_MSS: u8 = 2;
+const OPTION_MD5: u8 = 19;
+const OPTION_AO: u8 = 29;
 
 /// The header without options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -70,19 +74,40 @@ impl Tcp {
     }
 }
 
+/// The options in `header`, the whole TCP header: kind, where in the header, and the option whole. Ends at the first that
+/// is malformed.
+fn options(header: &[u8]) -> impl Iterator<Item = (u8, usize, &[u8])> {
+    let mut at = HEADER;
+    std::iter::from_fn(move || {
+        loop {
+            let rest = header.get(at..)?;
+            let (start, kind) = (at, *rest.first()?);
+            let len = match rest {
+                [OPTION_END, ..] => return None,
+                [OPTION_NOP, ..] => {
+                    at += 1;
+                    continue;
+                }
+                [_, len, ..] if *len >= 2 => usize::from(*len),
+                _ => return None,
+            };
+            at += len;
+            return Some((kind, start, rest.get(..len)?));
+        }
+    })
+}
+
 /// Where the value of the maximum segment size option stands in `header`, the whole TCP header with its options.
 /// None without the option, or when the options are malformed before it.
 pub fn mss_at(header: &[u8]) -> Option<usize> {
-    let mut at = HEADER;
-    loop {
-        at = match header.get(at..)? {
-            [OPTION_MSS, 4, _, _, ..] => return Some(at + 2),
-            [OPTION_END, ..] => return None,
-            [OPTION_NOP, ..] => at + 1,
-            [_, len, ..] if *len >= 2 => at + usize::from(*len),
-            _ => return None,
-        };
-    }
+    let (_, at, option) = options(header).find(|(kind, ..)| *kind == OPTION_MSS)?;
+    (option.len() == 4).then_some(at + 2)
+}
+
+/// Whether the segment is signed, by TCP-AO (RFC 5925) or the MD5 option (RFC 2385). What is signed must arrive as it was
+/// sent.
+pub fn is_signed(header: &[u8]) -> bool {
+    options(header).any(|(kind, ..)| kind == OPTION_MD5 || kind == OPTION_AO)
 }
 
 #[cfg(test)]
@@ -112,6 +137,19 @@ mod tests {
             assert_eq!(mss_at(&with_options(options)), at, "{options:?}");
         }
         assert_eq!(mss_at(&[]), None);
+    }
+
+    #[test]
+    fn knows_signatures() {
+        for (options, signed) in [
+            (&[&[1, 1, 19, 18][..], &[0; 16]].concat()[..], true),
+            (&[2, 4, 0x05, 0xb4, 29, 4, 1, 1], true),
+            (&[1, 1, 8, 10, 19, 18, 19, 18, 29, 4, 29, 4], false),
+            (&[0, 29, 4, 1, 1], false),
+            (&[], false),
+        ] {
+            assert_eq!(is_signed(&with_options(options)), signed, "{options:?}");
+        }
     }
 
     #[test]

@@ -11,25 +11,18 @@
 //!
 //! Within a flow no frame overtakes another. PSH, a short segment, or a frame that does not follow on ends a run.
 
-use zerocopy::FromBytes;
+mod run;
+mod segment;
+
+use run::{Joined, Run};
+use segment::Segment;
 
 use crate::slab::{Piece, Slab};
-use crate::txq::{MAX_PIECES, TxQueue};
-use crate::vnet::{F_NEEDS_CSUM, GSO_TCPV4, GSO_TCPV6, VnetHdr};
-use crate::wire::checksum::{Sum, pseudo};
-use crate::wire::ipv4::{self, Ipv4};
-use crate::wire::ipv6::{self, Ipv6};
-use crate::wire::tcp::{self, Tcp};
-use crate::wire::{Ip, Version, ethernet, parse, proto, put16};
+use crate::txq::TxQueue;
+use crate::vnet::VnetHdr;
 
 /// Runs open at a time. One more ends the oldest.
 const RUNS: usize = 8;
-
-/// Longest IP packet.
-const MAX_PACKET: usize = 65535;
-
-/// Longest header of a superframe: Ethernet, IPv6, TCP.
-const MAX_HEAD: usize = ethernet::MAX_HEADER + ipv6::HEADER + 60;
 
 /// The runs open toward one queue.
 #[derive(Debug)]
@@ -116,283 +109,17 @@ impl Default for Coalescer {
     }
 }
 
-/// A TCP packet in the slab.
-#[derive(Debug, Clone, Copy)]
-struct Segment {
-    /// The whole frame.
-    frame: Piece,
-    /// Hash of addresses and ports.
-    flow: u64,
-    ip: Ip,
-    /// Where the payload starts in the frame.
-    data: usize,
-    seq: u32,
-    id: u16,
-    psh: bool,
-    /// Of a shape that may be merged at all. Its checksums have not been looked at.
-    plain: bool,
-}
-
-impl Segment {
-    /// None: the frame holds no TCP header.
-    fn parse(bytes: &[u8], frame: Piece) -> Option<Segment> {
-        let ip = parse(bytes)?.ip?;
-        if ip.proto != proto::TCP || ip.later_fragment {
-            return None;
-        }
-        let (tcp, _) = Tcp::ref_from_prefix(bytes.get(ip.l4..ip.end)?).ok()?;
-        let data = ip.l4 + tcp.header_len();
-        let (header, id, whole) = match ip.version {
-            Version::V4 => {
-                let (v4, _) = Ipv4::ref_from_prefix(bytes.get(ip.l3..)?).ok()?;
-                (ipv4::HEADER, v4.id.get(), v4.fragment.get() & !ipv4::DF == 0)
-            }
-            Version::V6 => (ipv6::HEADER, 0, true),
-        };
-        let plain = whole
-            && ip.l4 - ip.l3 == header
-            && tcp.header_len() >= tcp::HEADER
-            && data < ip.end
-            && tcp.flags & !tcp::PSH == tcp::ACK;
-        Some(Segment {
-            frame,
-            flow: flow_hash(ip.addresses(bytes), tcp),
-            ip,
-            data,
-            seq: tcp.seq.get(),
-            id,
-            psh: tcp.flags & tcp::PSH != 0,
-            plain,
-        })
-    }
-
-    fn payload(&self) -> Piece {
-        let Piece { off, .. } = self.frame;
-        Piece { off: off + self.data as u32, len: (self.ip.end - self.data) as u32 }
-    }
-
-    fn may_be_followed(&self) -> bool {
-        self.plain && !self.psh
-    }
-
-    fn same_flow(&self, other: &Segment, slab: &Slab) -> bool {
-        let (a, b) = (slab.get(self.frame), slab.get(other.frame));
-        self.flow == other.flow
-            && self.ip.version == other.ip.version
-            && a.get(..self.ip.l3) == b.get(..other.ip.l3)
-            && self.ip.addresses(a) == other.ip.addresses(b)
-            && a.get(self.ip.l4..self.ip.l4 + 4) == b.get(other.ip.l4..other.ip.l4 + 4)
-    }
-
-    /// Whether everything stands the same in both headers that does not count up. Both are plain, of one flow.
-    fn same_header(&self, other: &Segment, slab: &Slab) -> bool {
-        let (a, b) = (slab.get(self.frame), slab.get(other.frame));
-        let flow_label = self.ip.version == Version::V4
-            || a.get(self.ip.l3..self.ip.l3 + 4) == b.get(self.ip.l3..self.ip.l3 + 4);
-        let same = |range: std::ops::Range<usize>| {
-            a.get(self.ip.l4 + range.start..self.ip.l4 + range.end)
-                == b.get(self.ip.l4 + range.start..self.ip.l4 + range.end)
-        };
-        let header = self.data - self.ip.l4;
-        self.data == other.data
-            && (self.ip.tos, self.ip.ttl, self.ip.df) == (other.ip.tos, other.ip.ttl, other.ip.df)
-            && flow_label
-            // acknowledgment and data offset; window; urgent pointer and options
-            && same(8..13) && same(14..16) && same(18..header)
-    }
-
-    fn checksums_ok(&self, slab: &Slab) -> bool {
-        let bytes = slab.get(self.frame);
-        let segment = bytes.get(self.ip.l4..self.ip.end).unwrap_or(&[]);
-        let header = bytes.get(self.ip.l3..self.ip.l4).unwrap_or(&[]);
-        (self.ip.version == Version::V6 || ipv4::checksum_ok(header))
-            && (pseudo(self.ip.addresses(bytes), proto::TCP, segment.len()) + Sum::of(segment)).is_valid()
-    }
-}
-
-/// Spreads flows so that those that differ seldom have to be compared.
-fn flow_hash(addresses: &[u8], tcp: &Tcp) -> u64 {
-    let ports = u64::from(tcp.src.get()) << 16 | u64::from(tcp.dst.get());
-    addresses
-        .as_chunks::<8>()
-        .0
-        .iter()
-        .fold(ports, |hash, part| hash.rotate_left(23) ^ u64::from_ne_bytes(*part))
-}
-
-/// What became of a segment that found its flow's run.
-enum Joined {
-    /// It joined.
-    Open,
-    /// It joined as the last.
-    Full,
-    /// It does not follow on.
-    Refused,
-}
-
-/// Segments that follow each other.
-#[derive(Debug)]
-struct Run {
-    first: Segment,
-    /// The first one's checksums were right. Looked at when a second one comes.
-    verified: bool,
-    psh: bool,
-    /// Payload bytes in all.
-    len: usize,
-    /// Segments.
-    count: usize,
-    /// A place for the header, then the payloads.
-    pieces: [Piece; MAX_PIECES],
-}
-
-impl Run {
-    const EMPTY: Run = Run {
-        first: Segment {
-            frame: Piece { off: 0, len: 0 },
-            flow: 0,
-            ip: Ip {
-                version: Version::V4,
-                tos: 0,
-                ttl: 0,
-                df: false,
-                fragment: false,
-                later_fragment: false,
-                routed: false,
-                l3: 0,
-                l4: 0,
-                proto: 0,
-                end: 0,
-            },
-            data: 0,
-            seq: 0,
-            id: 0,
-            psh: false,
-            plain: false,
-        },
-        verified: false,
-        psh: false,
-        len: 0,
-        count: 0,
-        pieces: [Piece { off: 0, len: 0 }; MAX_PIECES],
-    };
-
-    fn start(&mut self, first: Segment) {
-        let payload = first.payload();
-        self.first = first;
-        self.verified = false;
-        self.psh = false;
-        self.len = payload.len as usize;
-        self.count = 1;
-        if let Some(place) = self.pieces.get_mut(1) {
-            *place = payload;
-        }
-    }
-
-    /// Payload bytes of every segment but the last.
-    fn size(&self) -> usize {
-        self.first.ip.end - self.first.data
-    }
-
-    /// Takes the segment in if it follows on. Both are of one flow.
-    fn join(&mut self, slab: &Slab, next: &Segment) -> Joined {
-        let payload = next.payload();
-        let follows = next.plain
-            && next.seq == self.first.seq.wrapping_add(self.len as u32)
-            && (next.ip.df || next.id == self.first.id.wrapping_add(self.count as u16))
-            && payload.len as usize <= self.size()
-            && self.first.data - self.first.ip.l3 + self.len + payload.len as usize <= MAX_PACKET
-            && self.first.same_header(next, slab);
-        if !follows {
-            return Joined::Refused;
-        }
-        // each sum is computed once, and only for segments that found company
-        self.verified = self.verified || self.first.checksums_ok(slab);
-        if !self.verified || !next.checksums_ok(slab) {
-            return Joined::Refused;
-        }
-        let Some(place) = self.pieces.get_mut(self.count + 1) else { return Joined::Refused };
-        *place = payload;
-        self.count += 1;
-        self.len += payload.len as usize;
-        self.psh = next.psh;
-        let last = next.psh || (payload.len as usize) < self.size() || self.count + 1 == MAX_PIECES;
-        if last { Joined::Full } else { Joined::Open }
-    }
-
-    /// Queues the run: a single segment as it came, more as a superframe.
-    fn emit(&mut self, slab: &mut Slab, out: &mut TxQueue) {
-        if self.count == 1 {
-            return out.push(VnetHdr::default(), &[self.first.frame]);
-        }
-        match self.write_header(slab) {
-            Some(header) => {
-                let [place, ..] = &mut self.pieces;
-                *place = header;
-                out.push(self.vnet(), self.pieces.get(..self.count + 1).unwrap_or(&[]));
-            }
-            // no memory for a header: the segments still stand behind their own, of the same length as the first's
-            None => {
-                let head = self.first.data as u32;
-                for payload in self.pieces.iter().skip(1).take(self.count) {
-                    let frame = Piece { off: payload.off - head, len: payload.len + head };
-                    out.push(VnetHdr::default(), &[frame]);
-                }
-            }
-        }
-    }
-
-    /// The superframe's header in the slab: the first segment's, with the lengths of all and a partial checksum.
-    fn write_header(&self, slab: &mut Slab) -> Option<Piece> {
-        let Segment { ip, data, .. } = self.first;
-        let mut header = [0; MAX_HEAD];
-        let header = header.get_mut(..data)?;
-        header.copy_from_slice(slab.get(self.first.frame).get(..data)?);
-        let segment = data - ip.l4 + self.len;
-        let pseudo = pseudo(ip.addresses(header), proto::TCP, segment).fold();
-
-        let network = header.get_mut(ip.l3..ip.l4)?;
-        match ip.version {
-            Version::V4 => {
-                Ipv4::mut_from_prefix(network).ok()?.0.total_len.set((ip.l4 - ip.l3 + segment) as u16);
-                ipv4::set_checksum(network);
-            }
-            Version::V6 => Ipv6::mut_from_prefix(network).ok()?.0.payload_len.set(segment as u16),
-        }
-        let transport = header.get_mut(ip.l4..)?;
-        put16(transport, tcp::CHECKSUM, pseudo);
-        if self.psh {
-            Tcp::mut_from_prefix(transport).ok()?.0.flags |= tcp::PSH;
-        }
-        let place = slab.alloc(data)?;
-        slab.get_mut(place).copy_from_slice(header);
-        Some(place)
-    }
-
-    fn vnet(&self) -> VnetHdr {
-        let gso_type = match self.first.ip.version {
-            Version::V4 => GSO_TCPV4,
-            Version::V6 => GSO_TCPV6,
-        };
-        VnetHdr {
-            flags: F_NEEDS_CSUM,
-            gso_type,
-            hdr_len: (self.first.data as u16).into(),
-            gso_size: (self.size() as u16).into(),
-            csum_start: (self.first.ip.l4 as u16).into(),
-            csum_offset: (tcp::CHECKSUM as u16).into(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::run::MAX_PACKET;
     use super::*;
     use crate::offload::testing::*;
     use crate::offload::{Fit, fit};
-    use crate::wire::checksum::update;
-    use crate::wire::get16;
+    use crate::txq::MAX_PIECES;
+    use crate::wire::checksum::{Sum, pseudo, update};
+    use crate::wire::{get16, ipv4, proto, put16, tcp};
 
     /// Frames in the order that they come from a tunnel, each in its slot, and what is queued for them.
     struct Bench {
@@ -540,7 +267,7 @@ mod tests {
     fn what_ends_a_run() {
         type Change = fn(&mut [u8]);
         const L4: usize = 34;
-        let cases: [(&str, Change, &[usize]); 15] = [
+        let cases: [(&str, Change, &[usize]); 16] = [
             ("nothing", |_| {}, &[3]),
             ("PSH", |frame| frame[L4 + 13] |= tcp::PSH, &[2, 1]),
             ("FIN", |frame| frame[L4 + 13] |= tcp::FIN, &[1, 1, 1]),
@@ -556,6 +283,7 @@ mod tests {
             ("TOS", |frame| frame[15] ^= 4, &[1, 1, 1]),
             ("TTL", |frame| frame[22] -= 1, &[1, 1, 1]),
             ("DF", |frame| frame[20] ^= 0x40, &[1, 1, 1]),
+            ("reserved bit", |frame| frame[20] ^= 0x80, &[1, 1, 1]),
         ];
         for (what, change, lens) in cases {
             let mut frames = segments(&data(3000), 1000);
@@ -590,6 +318,18 @@ mod tests {
                 assert_eq!(lens, expected, "byte {at} of frame {place}");
             }
         }
+    }
+
+    /// A header that claims to be longer than the packet, behind an open run of its flow.
+    #[test]
+    fn a_header_longer_than_its_packet() {
+        let mut frames = segments(&data(2000), 1000);
+        let mut broken = Spec { seq: data(0).seq.wrapping_add(2000), ..data(1) }.frame();
+        broken[34 + 12] = 0xf0;
+        frames.push(broken.clone());
+        let queued = run(&frames);
+        assert_eq!(queued.len(), 2);
+        assert_eq!(queued[1], (VnetHdr::default(), broken));
     }
 
     #[test]

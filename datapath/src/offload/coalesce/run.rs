@@ -1,0 +1,162 @@
+//! Segments that follow each other, and the superframe they become.
+
+use zerocopy::FromBytes;
+
+use super::segment::Segment;
+use crate::slab::{Piece, Slab};
+use crate::txq::{MAX_PIECES, TxQueue};
+use crate::vnet::{F_NEEDS_CSUM, GSO_TCPV4, GSO_TCPV6, VnetHdr};
+use crate::wire::checksum::pseudo;
+use crate::wire::ipv4::{self, Ipv4};
+use crate::wire::ipv6::{self, Ipv6};
+use crate::wire::tcp::{self, Tcp};
+use crate::wire::{Version, ethernet, proto, put16};
+
+/// Longest IP packet.
+pub(super) const MAX_PACKET: usize = 65535;
+
+/// Longest header of a superframe: Ethernet, IPv6, TCP.
+const MAX_HEAD: usize = ethernet::MAX_HEADER + ipv6::HEADER + tcp::MAX_HEADER;
+
+/// What became of a segment that found its flow's run.
+pub(super) enum Joined {
+    /// It joined.
+    Open,
+    /// It joined as the last.
+    Full,
+    /// It does not follow on.
+    Refused,
+}
+
+/// Segments that follow each other.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub first: Segment,
+    /// The first one's checksums were right. Looked at when a second one comes.
+    verified: bool,
+    psh: bool,
+    /// Payload bytes in all.
+    len: usize,
+    /// Segments.
+    count: usize,
+    /// A place for the header, then the payloads.
+    pieces: [Piece; MAX_PIECES],
+}
+
+impl Run {
+    pub const EMPTY: Run = Run {
+        first: Segment::EMPTY,
+        verified: false,
+        psh: false,
+        len: 0,
+        count: 0,
+        pieces: [Piece { off: 0, len: 0 }; MAX_PIECES],
+    };
+
+    pub fn start(&mut self, first: Segment) {
+        let payload = first.payload();
+        self.first = first;
+        self.verified = false;
+        self.psh = false;
+        self.len = payload.len as usize;
+        self.count = 1;
+        if let Some(place) = self.pieces.get_mut(1) {
+            *place = payload;
+        }
+    }
+
+    /// Payload bytes of every segment but the last.
+    fn size(&self) -> usize {
+        self.first.ip.end - self.first.data
+    }
+
+    /// Takes the segment in if it follows on. Both are of one flow.
+    pub fn join(&mut self, slab: &Slab, next: &Segment) -> Joined {
+        let payload = next.payload();
+        let follows = next.plain
+            && next.seq == self.first.seq.wrapping_add(self.len as u32)
+            && (next.ip.df || next.id == self.first.id.wrapping_add(self.count as u16))
+            && payload.len as usize <= self.size()
+            && self.first.data - self.first.ip.l3 + self.len + payload.len as usize <= MAX_PACKET
+            && self.first.same_header(next, slab);
+        if !follows {
+            return Joined::Refused;
+        }
+        // each sum is computed once, and only for segments that found company
+        self.verified = self.verified || self.first.checksums_ok(slab);
+        if !self.verified || !next.checksums_ok(slab) {
+            return Joined::Refused;
+        }
+        let Some(place) = self.pieces.get_mut(self.count + 1) else { return Joined::Refused };
+        *place = payload;
+        self.count += 1;
+        self.len += payload.len as usize;
+        self.psh = next.psh;
+        let last = next.psh || (payload.len as usize) < self.size() || self.count + 1 == MAX_PIECES;
+        if last { Joined::Full } else { Joined::Open }
+    }
+
+    /// Queues the run: a single segment as it came, more as a superframe.
+    pub fn emit(&mut self, slab: &mut Slab, out: &mut TxQueue) {
+        if self.count == 1 {
+            return out.push(VnetHdr::default(), &[self.first.frame]);
+        }
+        match self.write_header(slab) {
+            Some(header) => {
+                let [place, ..] = &mut self.pieces;
+                *place = header;
+                out.push(self.vnet(), self.pieces.get(..self.count + 1).unwrap_or(&[]));
+            }
+            // no memory for a header: the segments still stand behind their own, of the same length as the first's
+            None => {
+                let head = self.first.data as u32;
+                for payload in self.pieces.iter().skip(1).take(self.count) {
+                    let frame = Piece { off: payload.off - head, len: payload.len + head };
+                    out.push(VnetHdr::default(), &[frame]);
+                }
+            }
+        }
+    }
+
+    /// The superframe's header in the slab: the first segment's, with the lengths of all and a partial checksum.
+    fn write_header(&self, slab: &mut Slab) -> Option<Piece> {
+        let Segment { ip, data, .. } = self.first;
+        let mut header = [0; MAX_HEAD];
+        let header = header.get_mut(..data)?;
+        header.copy_from_slice(slab.get(self.first.frame).get(..data)?);
+        let segment = data - ip.l4 + self.len;
+        let pseudo = pseudo(ip.addresses(header), proto::TCP, segment).fold();
+
+        let network = header.get_mut(ip.l3..ip.l4)?;
+        match ip.version {
+            Version::V4 => {
+                Ipv4::mut_from_prefix(network).ok()?.0.total_len.set((ip.l4 - ip.l3 + segment) as u16);
+                ipv4::set_checksum(network);
+            }
+            Version::V6 => Ipv6::mut_from_prefix(network).ok()?.0.payload_len.set(segment as u16),
+        }
+        let transport = header.get_mut(ip.l4..)?;
+        put16(transport, tcp::CHECKSUM, pseudo);
+        if self.psh {
+            Tcp::mut_from_prefix(transport).ok()?.0.flags |= tcp::PSH;
+        }
+        let place = slab.alloc(data)?;
+        slab.get_mut(place).copy_from_slice(header);
+        Some(place)
+    }
+
+    fn vnet(&self) -> VnetHdr {
+        let gso_type = match self.first.ip.version {
+            Version::V4 => GSO_TCPV4,
+            Version::V6 => GSO_TCPV6,
+        };
+        VnetHdr {
+            flags: F_NEEDS_CSUM,
+            gso_type,
+            hdr_len: (self.first.data as u16).into(),
+            gso_size: (self.size() as u16).into(),
+            csum_start: (self.first.ip.l4 as u16).into(),
+            csum_offset: (tcp::CHECKSUM as u16).into(),
+        }
+    }
+}
