@@ -5,11 +5,12 @@ use std::io;
 use std::iter;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::{RxPacket, Sent, Tally, TxPacket};
 use crate::slab::Slab;
 use crate::snapshot::PortId;
-use crate::sys::mmsg::{self, Received, Sender, Wants};
+use crate::sys::mmsg::{self, Received, Refused, Sender, Wants};
 use crate::sys::raw_ip::{RawIp, destination_v6, traffic_class};
 
 /// Bytes of socket buffer each way: some 3,500 packets of 1,500 bytes while the worker is elsewhere.
@@ -22,15 +23,18 @@ const RETRIES: usize = 8;
 pub(super) struct GreSocket {
     socket: RawIp,
     v6: bool,
+    /// An error came up that may have been an ICMP error pending on the socket: its like waits in the error queue, and keeps
+    /// the socket in an error state until taken.
+    errors: AtomicBool,
 }
 
 impl GreSocket {
     pub(super) fn v4() -> io::Result<GreSocket> {
-        Ok(GreSocket { socket: RawIp::gre4(BUFFERS)?, v6: false })
+        Ok(GreSocket { socket: RawIp::gre4(BUFFERS)?, v6: false, errors: AtomicBool::new(false) })
     }
 
     pub(super) fn v6() -> io::Result<GreSocket> {
-        Ok(GreSocket { socket: RawIp::gre6(BUFFERS)?, v6: true })
+        Ok(GreSocket { socket: RawIp::gre6(BUFFERS)?, v6: true, errors: AtomicBool::new(false) })
     }
 
     pub(super) fn is_v6(&self) -> bool {
@@ -41,18 +45,20 @@ impl GreSocket {
         let wants = Wants { vnet: false, name: self.v6, control: self.v6 };
         let parse = if self.v6 { parse_v6 } else { parse_v4 };
         for _ in 0..RETRIES {
+            if self.errors.swap(false, Relaxed) && !self.socket.drain_errors() {
+                self.errors.store(true, Relaxed);
+            }
             let got = mmsg::receive(self.as_fd(), slab, max, wants, |slab, message| {
                 out.extend(parse(slab, &message).filter(|_| !message.truncated));
             });
             match got.map_err(|e| (e.raw_os_error(), e)) {
                 Ok(_) if out.is_empty() => {}
-                Ok(_) => return Ok(()),
-                Err((Some(libc::EAGAIN | libc::EINTR), _)) => return Ok(()),
+                Ok(_) | Err((Some(libc::EAGAIN | libc::EINTR), _)) => break,
                 Err((Some(libc::EBADF | libc::ENOTSOCK | libc::EFAULT | libc::EINVAL), error)) => {
                     return Err(error);
                 }
-                // An ICMP error about something sent earlier, or the like: taking it cleared it.
-                Err(_) => {}
+                // An ICMP error about something sent earlier: being told has cleared it.
+                Err(_) => self.errors.store(true, Relaxed),
             }
         }
         Ok(())
@@ -60,9 +66,22 @@ impl GreSocket {
 
     pub(super) fn tx(&self, buf: &[u8], packets: &[TxPacket], refused: &mut dyn FnMut(PortId)) -> Sent {
         let mut tally = Tally::default();
+        // A packet may be met by an error that was pending from an earlier one: an error is believed when it comes twice.
+        let mut suspect = usize::MAX;
+        let mut judge = |tally: &mut Tally, i: usize, errno: i32| {
+            self.errors.store(true, Relaxed);
+            if !matches!(errno, libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) && suspect != i {
+                suspect = i;
+                return Refused::Again;
+            }
+            if let (libc::EMSGSIZE, Some(packet)) = (errno, packets.get(i)) {
+                refused(packet.port);
+            }
+            tally.refuse(errno)
+        };
         mmsg::with_sender(|sender| {
             for (i, packet) in packets.iter().enumerate() {
-                if sender.is_full() && !self.flush(sender, packets, &mut tally, refused) {
+                if sender.is_full() && !self.flush(sender, &mut tally, &mut judge) {
                     return;
                 }
                 let start = packet.start as usize;
@@ -71,7 +90,7 @@ impl GreSocket {
                     tally.refuse(libc::EINVAL);
                 }
             }
-            self.flush(sender, packets, &mut tally, refused);
+            self.flush(sender, &mut tally, &mut judge);
         });
         tally.close(packets.len())
     }
@@ -80,16 +99,10 @@ impl GreSocket {
     fn flush(
         &self,
         sender: &mut Sender<'_, '_>,
-        packets: &[TxPacket],
         tally: &mut Tally,
-        refused: &mut dyn FnMut(PortId),
+        judge: &mut dyn FnMut(&mut Tally, usize, i32) -> Refused,
     ) -> bool {
-        let taken = sender.flush(self.as_fd(), &mut |i, errno| {
-            if let (libc::EMSGSIZE, Some(packet)) = (errno, packets.get(i)) {
-                refused(packet.port);
-            }
-            tally.refuse(errno)
-        });
+        let taken = sender.flush(self.as_fd(), &mut |i, errno| judge(tally, i, errno));
         tally.sent.ok += taken;
         tally.rest.is_none()
     }

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::slab::{Piece, Slab};
 use crate::snapshot::PortId;
+use crate::sys::mmsg::Refused;
 use crate::txq::TxQueue;
 use crate::vnet::VnetHdr;
 
@@ -257,8 +258,8 @@ enum Refusal {
 }
 
 impl Tally {
-    /// One was refused with that error. True: the next may fare better.
-    fn refuse(&mut self, errno: i32) -> bool {
+    /// One was refused with that error.
+    fn refuse(&mut self, errno: i32) -> Refused {
         let refusal = match errno {
             libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => Refusal::Full,
             _ => Refusal::Failed,
@@ -272,7 +273,7 @@ impl Tally {
             self.rest = Some(refusal);
         }
         self.add(refusal, 1);
-        self.rest.is_none()
+        if self.rest.is_none() { Refused::Skip } else { Refused::Stop }
     }
 
     fn add(&mut self, refusal: Refusal, n: usize) {
@@ -297,13 +298,13 @@ mod tests {
     #[test]
     fn every_frame_of_a_batch_is_accounted_for() {
         let mut t = Tally::default();
-        assert!(t.refuse(libc::ENOBUFS));
-        assert!(t.refuse(libc::EMSGSIZE));
+        assert_eq!(t.refuse(libc::ENOBUFS), Refused::Skip);
+        assert_eq!(t.refuse(libc::EMSGSIZE), Refused::Skip);
         t.sent.ok += 3;
-        assert!(!t.refuse(libc::EAGAIN));
+        assert_eq!(t.refuse(libc::EAGAIN), Refused::Stop);
         assert_eq!(t.close(10), Sent { ok: 3, full: 6, failed: 1 });
         let mut t = Tally::default();
-        assert!(!t.refuse(libc::ENETDOWN));
+        assert_eq!(t.refuse(libc::ENETDOWN), Refused::Stop);
         assert_eq!(t.close(4), Sent { ok: 0, full: 0, failed: 4 });
     }
 }

@@ -10,7 +10,7 @@ use zerocopy::IntoBytes;
 use super::{RxFrame, Sent, Tally};
 use crate::slab::{Piece, SLOTS, Slab};
 use crate::sys;
-use crate::sys::mmsg::HEADROOM;
+use crate::sys::mmsg::{HEADROOM, Refused};
 use crate::txq::{MAX_PIECES, TxQueue};
 use crate::vnet::{VNET_LEN, VnetHdr};
 
@@ -79,7 +79,7 @@ impl TapPort {
                 // A frame is taken whole or not at all.
                 Ok(n) => tally.sent.ok += usize::from(n > 0),
                 Err(e) => {
-                    if !tally.refuse(e.raw_os_error().unwrap_or(libc::EIO)) {
+                    if tally.refuse(e.raw_os_error().unwrap_or(libc::EIO)) == Refused::Stop {
                         break;
                     }
                 }

@@ -213,6 +213,17 @@ impl RxScratch {
     }
 }
 
+/// What to do about a message that the kernel refused; see [`Sender::flush`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// Go on with the next.
+    Skip,
+    /// Try this one again.
+    Again,
+    /// Give up this one and those behind it.
+    Stop,
+}
+
 /// Messages gathered for `sendmmsg`. Their bytes live as long as `'d`, hence longer than the sender.
 pub struct Sender<'d, 's> {
     scratch: &'s mut TxScratch,
@@ -265,10 +276,9 @@ impl<'d> Sender<'d, '_> {
         true
     }
 
-    /// Sends what was gathered, in order, and forgets it. A message that the kernel refuses is reported to `refused` with
-    /// its tag and the error number, and skipped; when `refused` returns false, the rest is given up too. Never blocks.
-    /// Returns how many the kernel took.
-    pub fn flush(&mut self, fd: BorrowedFd<'_>, refused: &mut dyn FnMut(usize, i32) -> bool) -> usize {
+    /// Sends what was gathered, in order, and forgets it. When the kernel refuses a message, `refused` is told its tag and
+    /// the error number, and says how to go on. Never blocks. Returns how many the kernel took.
+    pub fn flush(&mut self, fd: BorrowedFd<'_>, refused: &mut dyn FnMut(usize, i32) -> Refused) -> usize {
         self.aim();
         let (mut next, mut taken) = (0, 0);
         while next < self.messages {
@@ -285,10 +295,11 @@ impl<'d> Sender<'d, '_> {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => {
                     let tag = self.scratch.tags.get(next).copied().unwrap_or_default();
-                    if !refused(tag, e.raw_os_error().unwrap_or(libc::EIO)) {
-                        break;
+                    match refused(tag, e.raw_os_error().unwrap_or(libc::EIO)) {
+                        Refused::Skip => next += 1,
+                        Refused::Again => {}
+                        Refused::Stop => break,
                     }
-                    next += 1;
                 }
             }
         }
@@ -411,10 +422,11 @@ mod tests {
             }
             sender.flush(a.as_fd(), &mut |tag, errno| {
                 refused.push((tag, errno));
-                true
+                if refused.len() == 1 { Refused::Again } else { Refused::Skip }
             })
         });
-        assert_eq!((taken, refused), (2, vec![(11, libc::EMSGSIZE), (12, libc::EMSGSIZE)]));
+        let errors = [11, 11, 12].map(|tag| (tag, libc::EMSGSIZE));
+        assert_eq!((taken, refused), (2, errors.to_vec()));
         let mut slab = Slab::new();
         let each = |_: &mut Slab, m: Received<'_>| assert_eq!(m.data.len, 100);
         assert_eq!(receive(b.as_fd(), &mut slab, SLOTS, Wants::default(), each).unwrap(), 2);

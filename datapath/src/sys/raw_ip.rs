@@ -27,6 +27,7 @@ impl RawIp {
         socket.set_header_included_v4(true)?;
         // The header that we write is left as it is, so DF is ours to decide. DO makes the kernel hold packets with DF
         // against the path MTU that it knows, not the device's alone, and refuse what is longer with EMSGSIZE.
+        // Without IP_RECVERR no ICMP error is ever pending on the socket; path MTUs are learned all the same.
         set_option(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, &libc::IP_PMTUDISC_DO)?;
         set_buffers(&socket, buffers)?;
         Ok(RawIp { socket })
@@ -40,10 +41,19 @@ impl RawIp {
         let socket = Socket::new(Domain::IPV6, Type::RAW.nonblocking().cloexec(), Some(Protocol::from(GRE)))?;
         socket.set_header_included_v6(true)?;
         set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, &libc::IPV6_PMTUDISC_DO)?;
+        // Other than with IPv4, the kernel learns path MTUs from packets of an unconnected raw socket only if it wants to hear
+        // of errors. They must be taken then: see `drain_errors`.
+        set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, &1i32)?;
         set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, &1i32)?;
         socket.set_recv_tclass_v6(true)?;
         set_buffers(&socket, buffers)?;
         Ok(RawIp { socket })
+    }
+
+    /// Takes up to 64 ICMP errors off the socket's error queue, unseen. False: there may be more.
+    pub fn drain_errors(&self) -> bool {
+        let take = || self.socket.recv_with_flags(&mut [], libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT);
+        (0..64).any(|_| take().is_err())
     }
 }
 
