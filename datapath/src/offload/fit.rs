@@ -44,15 +44,15 @@ pub fn fit(frame: &[u8], vnet: &VnetHdr, max_frame: usize, sink: &mut impl Frame
         (GSO_NONE, ip) if frame.len() <= max_frame => single(frame, ip.as_ref(), vnet, max_frame, sink),
         (GSO_NONE, None) => Fit::Dropped(Drop::TooBig),
         (kind, Some(ip)) => {
-            let packet = frame.get(..ip.end).unwrap_or(frame);
-            let path = Path { frame: packet, ip, vnet, max_frame };
+            let frame = frame.get(..ip.end).unwrap_or(frame);
+            let packet = Packet { frame, ip, vnet, max_frame };
             match kind {
-                GSO_NONE if packet.len() <= max_frame => single(packet, Some(&ip), vnet, max_frame, sink),
-                GSO_NONE => path.too_long(sink),
+                GSO_NONE if frame.len() <= max_frame => single(frame, Some(&ip), vnet, max_frame, sink),
+                GSO_NONE => packet.too_long(sink),
                 _ if ip.fragment || vnet.gso_size.get() == 0 => Fit::Dropped(Drop::Malformed),
-                GSO_TCPV4 | GSO_TCPV6 => path.tcp_superframe(sink),
-                GSO_UDP_L4 => path.udp_superframe(sink),
-                GSO_UDP => path.ufo(sink),
+                GSO_TCPV4 | GSO_TCPV6 => packet.tcp_superframe(sink),
+                GSO_UDP_L4 => packet.udp_superframe(sink),
+                GSO_UDP => packet.ufo(sink),
                 _ => Fit::Dropped(Drop::Malformed),
             }
         }
@@ -75,7 +75,7 @@ fn single(frame: &[u8], ip: Option<&Ip>, vnet: &VnetHdr, max_frame: usize, sink:
 }
 
 /// An IP packet that has to be made into several.
-struct Path<'a> {
+struct Packet<'a> {
     /// Without padding.
     frame: &'a [u8],
     ip: Ip,
@@ -83,7 +83,7 @@ struct Path<'a> {
     max_frame: usize,
 }
 
-impl Path<'_> {
+impl Packet<'_> {
     /// A single packet, longer than fits.
     fn too_long(&self, sink: &mut impl FrameSink) -> Fit {
         // new checksums would hide damage
@@ -306,21 +306,35 @@ mod tests {
         assert_eq!(fitted(&arp, &gso, 60), (Fit::Dropped(Drop::Malformed), vec![]));
     }
 
+    /// No kernel makes them, so somebody is trying something.
+    #[test]
+    fn superframes_that_are_none() {
+        let spec = Spec { df: false, ..Spec::tcp(3000) };
+        let (frame, vnet) = spec.offloaded(1000);
+        assert_eq!(fitted(&frame, &vnet, 1400).0, Fit::Sent(3));
+        let mut fragment = frame.clone();
+        put16(&mut fragment, 14 + 6, 0x2000);
+        let no_size = VnetHdr { gso_size: 0.into(), ..vnet };
+        let no_kind = VnetHdr { gso_type: 2, ..vnet };
+        let not_udp = VnetHdr { gso_type: GSO_UDP_L4, ..vnet };
+        let not_udp_either = VnetHdr { gso_type: GSO_UDP, ..vnet };
+        for (frame, vnet) in [
+            (&fragment, vnet),
+            (&frame, no_size),
+            (&frame, no_kind),
+            (&frame, not_udp),
+            (&frame, not_udp_either),
+        ] {
+            assert_eq!(fitted(frame, &vnet, 1400), (Fit::Dropped(Drop::Malformed), vec![]), "{vnet:?}");
+        }
+        let (datagram, vnet) = Spec { tcp: false, ..spec }.offloaded(1000);
+        let not_tcp = VnetHdr { gso_type: GSO_TCPV4, ..vnet };
+        assert_eq!(fitted(&datagram, &not_tcp, 1400), (Fit::Dropped(Drop::Malformed), vec![]));
+    }
+
     #[test]
     fn padding_gives_way() {
-        let spec = Spec {
-            v6: false,
-            tcp: false,
-            tags: 0,
-            df: true,
-            id: 1,
-            tos: 0,
-            seq: 0,
-            flags: 0,
-            options: vec![],
-            len: 2,
-            seed: 1,
-        };
+        let spec = Spec::udp(2);
         let frame = spec.frame();
         let mut padded = frame.clone();
         padded.resize(60, 0);
@@ -330,19 +344,8 @@ mod tests {
 
     #[test]
     fn syn_is_clamped_on_its_way() {
-        let spec = Spec {
-            v6: true,
-            tcp: true,
-            tags: 1,
-            df: true,
-            id: 1,
-            tos: 0,
-            seq: 5,
-            flags: tcp::SYN,
-            options: vec![2, 4, 0x05, 0xa0],
-            len: 0,
-            seed: 1,
-        };
+        let spec =
+            Spec { v6: true, tags: 1, flags: tcp::SYN, options: vec![2, 4, 0x05, 0xa0], ..Spec::tcp(0) };
         for (frame, vnet) in [spec.offloaded(0), (spec.frame(), VnetHdr::default())] {
             let (fit, frames) = fitted(&frame, &vnet, 1476);
             assert_eq!(fit, Fit::Sent(1));
@@ -355,19 +358,7 @@ mod tests {
     /// SCTP leaves the kernel with an unfinished CRC32c, marked in the same way as an Internet checksum.
     #[test]
     fn sctp_gets_its_crc() {
-        let spec = Spec {
-            v6: false,
-            tcp: false,
-            tags: 0,
-            df: true,
-            id: 1,
-            tos: 0,
-            seq: 0,
-            flags: 0,
-            options: vec![],
-            len: 40,
-            seed: 1,
-        };
+        let spec = Spec::udp(40);
         let mut frame = spec.frame();
         frame[14 + 9] = proto::SCTP;
         ipv4_checksum(&mut frame);

@@ -73,6 +73,9 @@ impl Whole<'_> {
         if base + self.len() > usize::from(u16::MAX) {
             return Err(Refused::Malformed);
         }
+        if self.head.len() > max_frame {
+            return Err(Refused::NoRoom);
+        }
         let mut later = [0; MAX_HEAD];
         let later = later_head(self.head, self.l3, &mut later).ok_or(Refused::Malformed)?;
 
@@ -226,19 +229,7 @@ mod tests {
     }
 
     fn datagram(df: bool, len: usize) -> Spec {
-        Spec {
-            v6: false,
-            tcp: false,
-            tags: 0,
-            df,
-            id: 9,
-            tos: 0,
-            seq: 0,
-            flags: 0,
-            options: vec![],
-            len,
-            seed: 3,
-        }
+        Spec { df, ..Spec::udp(len) }
     }
 
     #[test]
@@ -269,6 +260,13 @@ mod tests {
     #[test]
     fn no_room_for_eight_bytes() {
         let frame = datagram(false, 100).frame();
+        let mut empty = datagram(false, 0).frame();
+        put16(&mut empty, 16, 20);
+        ipv4::set_checksum(&mut empty[14..34]);
+        assert_eq!(
+            fit(&empty[..34], &VnetHdr::default(), 33, &mut Frames::new()),
+            Fit::Dropped(Drop::TooBig)
+        );
         for (max_frame, fit_) in [(34 + 7, Fit::Dropped(Drop::TooBig)), (34 + 8, Fit::Sent(14))] {
             assert_eq!(fit(&frame, &VnetHdr::default(), max_frame, &mut Frames::new()), fit_);
         }

@@ -113,13 +113,17 @@ pub(super) struct Datagram<'a> {
     pub payload: &'a [u8],
 }
 
-/// The datagrams of a UDP superframe with `size` payload bytes each, the last perhaps shorter. None: no UDP header.
+/// The datagrams of a UDP superframe with `size` payload bytes each, the last perhaps shorter. None: no UDP header, or
+/// nothing behind it.
 pub(super) fn datagrams<'a>(
     frame: &'a [u8],
     ip: &'a Ip,
     size: usize,
 ) -> Option<impl ExactSizeIterator<Item = Datagram<'a>>> {
     let (udp, payload) = Udp::ref_from_prefix(frame.get(ip.l4..ip.end)?).ok()?;
+    if payload.is_empty() {
+        return None;
+    }
     let pseudo = pseudo(ip.addresses(frame), ip.proto, 0);
     Some(payload.chunks(size.max(1)).enumerate().map(move |(index, payload)| {
         let len = (udp::HEADER + payload.len()) as u16;
@@ -249,42 +253,26 @@ mod tests {
         }
     }
 
-    fn plain() -> Spec {
-        Spec {
-            v6: false,
-            tcp: true,
-            tags: 0,
-            df: true,
-            id: 7,
-            tos: 0,
-            seq: u32::MAX - 100,
-            flags: tcp::ACK,
-            options: vec![],
-            len: 1460,
-            seed: 1,
-        }
-    }
-
     /// The packet of a container at MTU 1500 over an underlay at MTU 1500.
     #[test]
     fn one_full_packet_becomes_two_halves() {
         let mut sink = Frames::new();
-        assert_eq!(fit(&plain().frame(), &VnetHdr::default(), 1476, &mut sink), Fit::Sent(2));
+        assert_eq!(fit(&Spec::tcp(1460).frame(), &VnetHdr::default(), 1476, &mut sink), Fit::Sent(2));
         assert_eq!(sink.frames.iter().map(Vec::len).collect::<Vec<_>>(), [14 + 40 + 730, 14 + 40 + 730]);
-        check_segments(&plain(), &sink.frames, 1476);
+        check_segments(&Spec::tcp(1460), &sink.frames, 1476);
     }
 
     #[test]
     fn damage_is_not_healed_by_splitting() {
-        let mut frame = plain().frame();
+        let mut frame = Spec::tcp(1460).frame();
         frame[1000] ^= 1;
         let mut sink = Frames::new();
         assert_eq!(fit(&frame, &VnetHdr::default(), 1476, &mut sink), Fit::Dropped(Drop::BadChecksum));
         assert!(sink.frames.is_empty());
-        let mut header = plain().frame();
+        let mut header = Spec::tcp(1460).frame();
         header[22] ^= 1;
         assert_eq!(fit(&header, &VnetHdr::default(), 1476, &mut sink), Fit::Dropped(Drop::BadChecksum));
-        let mut datagram = Spec { tcp: false, df: false, ..plain() }.frame();
+        let mut datagram = Spec { df: false, ..Spec::udp(1460) }.frame();
         datagram[22] ^= 1;
         assert_eq!(fit(&datagram, &VnetHdr::default(), 1476, &mut sink), Fit::Dropped(Drop::BadChecksum));
         assert!(sink.frames.is_empty());
@@ -295,8 +283,8 @@ mod tests {
 
     #[test]
     fn syn_reset_and_signed_are_not_split() {
-        let flags = |flags| Spec { flags, ..plain() };
-        let signed = Spec { options: vec![1, 1, 29, 6, 1, 1, 7, 7], ..plain() };
+        let flags = |flags| Spec { flags, ..Spec::tcp(1460) };
+        let signed = Spec { options: vec![1, 1, 29, 6, 1, 1, 7, 7], ..Spec::tcp(1460) };
         for spec in [flags(tcp::SYN), flags(tcp::ACK | tcp::RST), flags(tcp::ACK | tcp::URG), signed] {
             let mut sink = Frames::new();
             assert_eq!(
@@ -304,13 +292,13 @@ mod tests {
                 Fit::TooBig { ip_mtu: 1462 }
             );
         }
-        let (frame, vnet) = Spec { flags: tcp::SYN, ..plain() }.offloaded(500);
+        let (frame, vnet) = Spec { flags: tcp::SYN, ..Spec::tcp(1460) }.offloaded(500);
         assert_eq!(fit(&frame, &vnet, 1476, &mut Frames::new()), Fit::Dropped(Drop::Malformed));
     }
 
     #[test]
     fn a_full_sink_ends_it() {
-        let (frame, vnet) = Spec { len: 5000, ..plain() }.offloaded(1000);
+        let (frame, vnet) = Spec::tcp(5000).offloaded(1000);
         let mut sink = Frames { room: 3, ..Frames::new() };
         assert_eq!(fit(&frame, &vnet, 1476, &mut sink), Fit::Sent(3));
         assert_eq!(sink.frames.len(), 3);
@@ -322,7 +310,7 @@ mod tests {
         use crate::wire::checksum::{Sum, pseudo};
         use crate::wire::{ipv6, proto, put16};
 
-        let spec = Spec { v6: true, len: 3000, ..plain() };
+        let spec = Spec { v6: true, ..Spec::tcp(3000) };
         let (mut frame, mut vnet) = spec.offloaded(1000);
         let last = [0xab; 16];
         let routing = [&[proto::TCP, 2, 4, 1, 0, 0, 0, 0][..], &last].concat();

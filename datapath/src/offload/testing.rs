@@ -100,6 +100,28 @@ pub fn udp_spec(max: usize) -> impl Strategy<Value = Spec> {
 }
 
 impl Spec {
+    /// A TCP packet over IPv4 with DF, whose sequence number is about to wrap.
+    pub fn tcp(len: usize) -> Spec {
+        Spec {
+            v6: false,
+            tcp: true,
+            tags: 0,
+            df: true,
+            id: 100,
+            tos: 0,
+            seq: u32::MAX - 1000,
+            flags: tcp::ACK,
+            options: vec![],
+            len,
+            seed: 11,
+        }
+    }
+
+    /// A UDP packet over IPv4 with DF.
+    pub fn udp(len: usize) -> Spec {
+        Spec { tcp: false, ..Spec::tcp(len) }
+    }
+
     pub fn payload(&self) -> Vec<u8> {
         payload(self.len, self.seed)
     }

@@ -161,19 +161,7 @@ mod tests {
     }
 
     fn data(len: usize) -> Spec {
-        Spec {
-            v6: false,
-            tcp: true,
-            tags: 0,
-            df: true,
-            id: 100,
-            tos: 0,
-            seq: u32::MAX - 1000,
-            flags: tcp::ACK,
-            options: vec![1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8],
-            len,
-            seed: 11,
-        }
+        Spec { options: vec![1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8], ..Spec::tcp(len) }
     }
 
     fn segments(spec: &Spec, size: u16) -> Vec<Vec<u8>> {
@@ -386,6 +374,26 @@ mod tests {
             assert_eq!(lens, [most, 64 - most]);
             assert!(queued.iter().all(|(_, frame)| ip_of(frame).end - 14 <= MAX_PACKET));
         }
+    }
+
+    #[test]
+    fn up_to_the_last_byte_of_an_ip_packet() {
+        // 20 bytes of IPv4 and 32 of TCP header leave 65483
+        for (last, lens) in [(11, vec![65483]), (12, vec![65472, 12])] {
+            let mut frames = segments(&data(44 * 1488), 1488);
+            frames.push(Spec { seq: data(0).seq.wrapping_add(44 * 1488), ..data(last) }.frame());
+            let queued = run(&frames);
+            assert_eq!(queued.iter().map(|(_, frame)| payload_of(frame).len()).collect::<Vec<_>>(), lens);
+        }
+    }
+
+    #[test]
+    fn another_flow_label_ends_a_run() {
+        let spec = Spec { v6: true, ..data(3000) };
+        let mut frames = segments(&spec, 1000);
+        assert_eq!(run(&frames).len(), 1);
+        frames[1][17] ^= 1;
+        assert_eq!(run(&frames).len(), 3);
     }
 
     #[test]
