@@ -55,13 +55,8 @@ impl Member {
             netlink.delete(old.index).await?;
         }
         let namespace = in_thread(new_namespace).await?;
-        let near = NewLink {
-            name: &name,
-            mac: near_mac(links, bridge),
-            mtu: wanted_mtu(links, bridge, 0),
-            up: false,
-        };
-        let far = NewLink { name: FAR, mac: super::mac_for(&["far", owner, &name]), mtu: FAR_MTU, up: true };
+        let near = NewLink { name: &name, mac: near_mac(links, bridge), mtu: wanted_mtu(links, bridge, 0) };
+        let far = NewLink { name: FAR, mac: super::mac_for(&["far", owner, &name]), mtu: FAR_MTU };
         netlink.add_veth(&near, &far, namespace.as_fd()).await?;
         let made = async {
             let index = netlink.link(&name).await?.index;
@@ -72,7 +67,7 @@ impl Member {
             let inside = namespace.try_clone()?;
             let port = in_thread(move || {
                 setns(&inside, CloneFlags::CLONE_NEWNET)?;
-                LocalPort::packet(FAR)
+                open_far()
             })
             .await?;
             port.set_mtu(near.mtu);
@@ -180,6 +175,16 @@ fn new_namespace() -> io::Result<File> {
     File::open("/proc/thread-self/ns/net")
 }
 
+/// Brings the far end up and opens it. The calling thread is in its namespace.
+fn open_far() -> io::Result<LocalPort> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    runtime.block_on(async {
+        let netlink = Netlink::open()?;
+        netlink.set_up(netlink.link(FAR).await?.index, true).await
+    })?;
+    LocalPort::packet(FAR)
+}
+
 /// Turns IPv6 off on a device of the calling thread's namespace, so that it neither gets addresses nor answers.
 fn without_ipv6(device: &str) {
     let path = format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6");
@@ -193,6 +198,7 @@ fn without_ipv6(device: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::devices::testing::{eventually, in_namespace, ip, pass};
 
     fn links(ports: &[(u32, u32)]) -> Links {
         let docker0 = Link {
@@ -243,5 +249,113 @@ mod tests {
         assert_eq!(near_name("br-123456789"), "up-br-123456789");
         let long = near_name("br-1234567890ab");
         assert!(long.len() == NAME_MAX && long.starts_with("up-"), "{long}");
+    }
+
+    /// docker0 as a bridge with one container: a veth whose far end is c0 in the same namespace.
+    const DOCKER0: &str = "
+        link add docker0 address 02:42:01:02:03:04 type bridge
+        link add v0 type veth peer name c0
+        link set v0 master docker0
+        addr add 10.0.11.1/24 dev docker0
+        link set docker0 up
+        link set v0 up
+        link set c0 up";
+
+    #[test]
+    fn a_member_hears_the_bridge_and_leaves_no_trace() {
+        in_namespace(async {
+            ip(DOCKER0);
+            let netlink = Netlink::open().unwrap();
+            let links = netlink.links().await.unwrap();
+            let before = links.by_name("docker0").unwrap().clone();
+            let (member, port) = Member::attach(&netlink, &links, &before, "run").await.unwrap();
+
+            let links = netlink.links().await.unwrap();
+            let near = links.by_name("up-docker0").unwrap();
+            assert_eq!((near.index, near.master, near.up, near.mtu), (member.near, before.index, true, 1500));
+            assert_eq!(links.iter().count(), 5, "lo, docker0, v0, c0 and one more");
+            let after = links.by_name("docker0").unwrap();
+            assert_eq!((after.mac, after.mtu, after.up), (before.mac, before.mtu, before.up));
+            let shown = ip("addr show dev up-docker0");
+            assert!(!shown.contains("inet") && shown.contains("NOARP"), "{shown}");
+
+            // what the container floods arrives, what the port sends reaches the container
+            let container = LocalPort::packet("c0").unwrap();
+            pass(&container, &port).await;
+            pass(&port, &container).await;
+
+            // nobody removes it, but its holder goes
+            drop((member, port));
+            eventually("the pair is gone", || !ip("link show").contains("up-docker0")).await;
+        });
+    }
+
+    #[test]
+    fn a_member_follows_the_bridge_and_is_put_right() {
+        in_namespace(async {
+            ip(DOCKER0);
+            let netlink = Netlink::open().unwrap();
+            let links = netlink.links().await.unwrap();
+            let (member, port) =
+                Member::attach(&netlink, &links, links.by_name("docker0").unwrap(), "run").await.unwrap();
+            ip("link set v0 mtu 9000
+                link set up-docker0 nomaster
+                link set up-docker0 down");
+            let links = netlink.links().await.unwrap();
+            assert!(member.tend(&netlink, &links, &port).await.unwrap());
+            let links = netlink.links().await.unwrap();
+            let near = links.by_name("up-docker0").unwrap();
+            let bridge = links.by_name("docker0").unwrap();
+            assert_eq!((near.master, near.up), (bridge.index, true));
+            member.tend(&netlink, &links, &port).await.unwrap();
+            let links = netlink.links().await.unwrap();
+            assert_eq!(links.by_name("docker0").unwrap().mtu, 9000, "as it would be without us");
+            assert_eq!(port.mtu(), 9000);
+            assert!(!member.tend(&netlink, &links, &port).await.unwrap(), "nothing left to do");
+            member.remove(&netlink).await.unwrap();
+            assert!(!ip("link show").contains("up-docker0"));
+        });
+    }
+
+    #[test]
+    fn only_our_own_leftovers_are_removed() {
+        in_namespace(async {
+            ip("link add docker0 type bridge
+                link add up-docker0 type veth peer name x0
+                link set up-docker0 alias 'underpass member of docker0 (mine)'
+                link add up-br1 type veth peer name x1
+                link set up-br1 alias 'underpass member of br1 (theirs)'
+                link add up-br2 type veth peer name x2");
+            let netlink = Netlink::open().unwrap();
+            let links = netlink.links().await.unwrap();
+            let docker0 = links.by_name("docker0").unwrap();
+            let refused = Member::attach(&netlink, &links, docker0, "theirs").await.unwrap_err();
+            assert!(
+                refused.to_string().contains("up-docker0 exists and belongs to another program"),
+                "{refused}"
+            );
+            remove_stale(&netlink, "mine").await.unwrap();
+            let names: Vec<String> = netlink.links().await.unwrap().iter().map(|l| l.name.clone()).collect();
+            assert!(!names.contains(&"up-docker0".to_owned()));
+            assert!(names.contains(&"up-br1".to_owned()) && names.contains(&"up-br2".to_owned()));
+        });
+    }
+
+    #[test]
+    fn a_bridge_without_ports_keeps_its_address() {
+        in_namespace(async {
+            ip("link add docker0 type bridge
+                link set docker0 up");
+            let netlink = Netlink::open().unwrap();
+            let links = netlink.links().await.unwrap();
+            let before = links.by_name("docker0").unwrap().clone();
+            let (member, _port) = Member::attach(&netlink, &links, &before, "run").await.unwrap();
+            let after = netlink.link("docker0").await.unwrap();
+            assert_eq!(after.mac, before.mac);
+            ip("link add v0 type veth peer name c0
+                link set v0 address 00:00:5e:00:53:01
+                link set v0 master docker0");
+            member.remove(&netlink).await.unwrap();
+        });
     }
 }

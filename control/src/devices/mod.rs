@@ -4,6 +4,8 @@ pub mod firewall;
 pub mod member;
 pub mod netlink;
 pub mod path;
+#[cfg(test)]
+pub mod testing;
 
 use std::io;
 

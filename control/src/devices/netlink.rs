@@ -174,7 +174,7 @@ impl Netlink {
         answer.map(link).ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
     }
 
-    /// Makes a veth pair: `near` here, `far` in the namespace `far_ns`. Neither speaks ARP.
+    /// Makes a veth pair: `near` here, `far` in the namespace `far_ns`. Neither is up, nor speaks ARP.
     pub async fn add_veth(
         &self,
         near: &NewLink<'_>,
@@ -343,18 +343,15 @@ pub struct NewLink<'a> {
     pub mac: [u8; 6],
     /// Its MTU in bytes.
     pub mtu: u32,
-    /// Whether to bring it up at once.
-    pub up: bool,
 }
 
 impl NewLink<'_> {
     fn attributes(&self) -> LinkMessageBuilder<LinkUnspec> {
-        let link = LinkMessageBuilder::<LinkUnspec>::new()
+        LinkMessageBuilder::<LinkUnspec>::new()
             .name(self.name)
             .mtu(self.mtu)
             .address(self.mac.to_vec())
-            .arp(false);
-        if self.up { link.up() } else { link }
+            .arp(false)
     }
 }
 

@@ -173,6 +173,9 @@ impl Reconciler {
     }
 
     async fn tick(&mut self, db: &RefCell<Server>) {
+        for bridge in self.state.borrow().bridges.values() {
+            bridge.fdb.expire(self.datapath.now());
+        }
         let now = Instant::now();
         let due = now >= self.statistics_due;
         let broken = self.state.borrow().bridges.values().any(|b| !b.failed.is_empty());
