@@ -159,6 +159,11 @@ impl Takeover {
         if old.as_ref() != Some(&record) && !remember(db, &from.name, Some(&record)) {
             return Err(io::Error::other("the database did not take note of them"));
         }
+        // Of a device that is no more
+        for outdated in old.iter().flat_map(Taken::addresses).filter(|a| record.addresses().all(|b| b != *a))
+        {
+            self.netlink.delete_address(to.index, outdated).await?;
+        }
         let there = self.netlink.addresses(to.index).await?;
         let complete = addresses.is_empty() && record.addresses().all(|a| there.contains(&a)) && to.up;
         if complete {
@@ -299,5 +304,183 @@ fn arp_ignore(device: &str) -> Option<String> {
 fn set_arp_ignore(device: &str, value: &str) {
     if let Err(e) = std::fs::write(arp_ignore_path(device), value) {
         tracing::warn!("cannot set arp_ignore of {device}: {e}; it may answer for addresses that it has not");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::devices::testing::{in_namespace, ip, sh};
+    use crate::reconcile::testing::*;
+
+    const DOCKER0: &str = "
+        link add docker0 type bridge
+        addr add 10.0.11.1/24 dev docker0
+        addr add fd00:11::1/64 dev docker0 nodad
+        link set docker0 up
+        link add name v0 type veth peer name c0
+        link set v0 master docker0 up
+        link set c0 up
+        route add 10.9.0.0/16 via 10.0.11.7 dev docker0 metric 5";
+
+    fn attached() -> RefCell<Server> {
+        let db = database();
+        add_br(&db, "br0", json!({}));
+        let config = map(&[("attach", "direct"), ("take-address", "true")]);
+        add_port(&db, "br0", "docker0", json!({"other_config": config}), json!({}));
+        db
+    }
+
+    fn addresses(device: &str) -> Vec<String> {
+        let shown = ip(&format!("-o addr show dev {device} scope global"));
+        let mut all: Vec<String> =
+            shown.lines().filter_map(|l| l.split_whitespace().nth(3)).map(str::to_owned).collect();
+        all.sort();
+        all
+    }
+
+    fn route() -> String {
+        ip("route show 10.9.0.0/16").trim().to_owned()
+    }
+
+    /// br0 has what docker0 had.
+    fn assert_taken() {
+        assert_eq!(addresses("br0"), ["10.0.11.1/24", "fd00:11::1/64"]);
+        assert_eq!(addresses("docker0"), [""; 0]);
+        assert!(route().starts_with("10.9.0.0/16 via 10.0.11.7 dev br0 metric 5"), "{}", route());
+        assert_eq!(arp_ignore("docker0").as_deref(), Some("1"));
+        assert!(sh("iptables -S FORWARD").contains("-A FORWARD -i br0 -j ACCEPT"));
+    }
+
+    /// docker0 is as it was.
+    fn assert_given_back() {
+        assert_eq!(addresses("docker0"), ["10.0.11.1/24", "fd00:11::1/64"]);
+        assert!(route().starts_with("10.9.0.0/16 via 10.0.11.7 dev docker0 metric 5"), "{}", route());
+        assert_eq!(arp_ignore("docker0").as_deref(), Some("0"));
+        assert!(!sh("iptables -S").contains("br0"));
+    }
+
+    #[test]
+    fn addresses_move_stay_and_move_back() {
+        in_namespace(async {
+            ip(DOCKER0);
+            let db = attached();
+            let mut first = reconciler().await;
+            first.run_once(&db).await;
+            assert_taken();
+            assert_eq!(error(&db, "docker0"), "");
+
+            // again: nothing happens
+            let serial = db.borrow().db().serial();
+            first.run_once(&db).await;
+            assert_eq!(db.borrow().db().serial(), serial);
+
+            // dockerd starts anew and finds its address missing
+            ip("addr add 10.0.11.1/24 dev docker0");
+            first.run_once(&db).await;
+            assert_taken();
+
+            // kill -9: the kernel takes br0 away, and the next run makes it anew
+            drop(first);
+            assert!(!ip("link show").contains("br0"));
+            let mut second = reconciler().await;
+            second.run_once(&db).await;
+            assert_taken();
+
+            del_port(&db, "br0", "docker0");
+            second.run_once(&db).await;
+            assert_given_back();
+            assert!(remembered(db.borrow().db()).is_empty());
+            assert_eq!(addresses("br0"), [""; 0]);
+        });
+    }
+
+    #[test]
+    fn a_clean_end_gives_back_and_a_new_start_takes_again() {
+        in_namespace(async {
+            ip(DOCKER0);
+            let db = attached();
+            let changed = tokio::sync::Notify::new();
+            for _ in 0..2 {
+                let mut daemon = reconciler().await;
+                daemon.run_once(&db).await;
+                assert_taken();
+                daemon.run(&db, &changed, async {}).await;
+                assert_given_back();
+                assert!(!ip("link show").contains("br0"));
+                assert!(remembered(db.borrow().db()).is_empty());
+            }
+        });
+    }
+
+    #[test]
+    fn detaching_needs_no_daemon() {
+        in_namespace(async {
+            ip(DOCKER0);
+            let db = attached();
+            let mut daemon = reconciler().await;
+            daemon.run_once(&db).await;
+            drop(daemon); // kill -9
+            assert!(detach_without_daemon(&db, "docker0").await.unwrap());
+            assert_given_back();
+            assert!(db.borrow().db().rows("Port").all(|(_, p)| p.str("name") != "docker0"));
+            assert!(!detach_without_daemon(&db, "docker0").await.unwrap(), "nothing is attached any more");
+        });
+    }
+
+    #[test]
+    fn another_device_of_the_same_name_keeps_its_own_addresses() {
+        in_namespace(async {
+            ip(DOCKER0);
+            let db = attached();
+            let mut daemon = reconciler().await;
+            daemon.run_once(&db).await;
+            ip("link del docker0");
+            daemon.run_once(&db).await;
+            assert_eq!(addresses("br0"), ["10.0.11.1/24", "fd00:11::1/64"], "kept while docker0 is away");
+            ip("link add docker0 type bridge
+                addr add 10.0.42.1/24 dev docker0
+                link set docker0 up");
+            daemon.run_once(&db).await;
+            assert_eq!(addresses("docker0"), [""; 0]);
+            assert_eq!(addresses("br0"), ["10.0.42.1/24"], "what the other device had went with it");
+            assert_eq!(remembered(db.borrow().db())["docker0"].addresses, ["10.0.42.1/24"]);
+        });
+    }
+
+    #[test]
+    fn without_the_databases_word_nothing_moves() {
+        #[derive(Debug)]
+        struct Full;
+        impl ovsdb::Journal for Full {
+            fn append(&mut self, record: &serde_json::Value) -> std::io::Result<()> {
+                if record.to_string().contains(KEY) {
+                    Err(std::io::ErrorKind::StorageFull.into())
+                } else {
+                    Ok(())
+                }
+            }
+            fn compact(&mut self, _: &serde_json::Value, _: &serde_json::Value) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        in_namespace(async {
+            ip(DOCKER0);
+            let db = database_with(Box::new(Full));
+            add_br(&db, "br0", json!({}));
+            let config = map(&[("attach", "direct"), ("take-address", "true")]);
+            add_port(&db, "br0", "docker0", json!({"other_config": config}), json!({}));
+            reconciler().await.run_once(&db).await;
+            assert_eq!(addresses("docker0"), ["10.0.11.1/24", "fd00:11::1/64"]);
+        });
+    }
+
+    #[test]
+    fn a_missing_device_is_named_among_those_that_are_there() {
+        assert_eq!(check_device("lo"), Ok(()));
+        let error = check_device("nosuch0").unwrap_err();
+        assert!(error.starts_with("there is no network device nosuch0 (there are: "), "{error}");
     }
 }

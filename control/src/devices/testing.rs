@@ -20,14 +20,15 @@ pub fn in_namespace(test: impl Future<Output = ()>) {
 
 /// Runs `ip` for each line, and returns what the last one says.
 pub fn ip(lines: &str) -> String {
-    let mut said = String::new();
-    for line in lines.lines().map(str::trim).filter(|l| !l.is_empty()) {
-        let done = Command::new("sh").arg("-c").arg(format!("ip {line}")).output().unwrap();
-        let complaint = String::from_utf8_lossy(&done.stderr);
-        assert!(done.status.success(), "ip {line}: {complaint}");
-        said = String::from_utf8_lossy(&done.stdout).into_owned();
-    }
-    said
+    let lines = lines.lines().map(str::trim).filter(|l| !l.is_empty());
+    lines.fold(String::new(), |_, line| sh(&format!("ip {line}")))
+}
+
+/// Runs a command, which must succeed, and returns what it says.
+pub fn sh(command: &str) -> String {
+    let done = Command::new("sh").arg("-c").arg(command).output().unwrap();
+    assert!(done.status.success(), "{command}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8_lossy(&done.stdout).into_owned()
 }
 
 /// Waits until something is so.

@@ -114,29 +114,40 @@ impl BridgeState {
         BridgeState { id, fdb, forward_bpdu, ports, failed, next_ofport: 1 }
     }
 
-    /// A number for a port: the one asked for if it is free, else the one it had before, else the next free one, as
-    /// OVS counts. None: all are taken.
-    pub fn choose_ofport(&mut self, asked: Option<i64>, before: Option<i64>) -> Option<OfPort> {
+    /// A number for a port: the one asked for if it is free, else the one it had before, else the next free one that no
+    /// port in `kept` will come back to, as OVS counts. None: all are taken.
+    pub fn choose_ofport(
+        &mut self,
+        asked: Option<OfPort>,
+        before: Option<OfPort>,
+        kept: &BTreeSet<OfPort>,
+    ) -> Option<OfPort> {
         let taken: BTreeSet<OfPort> = self.ports.values().map(|p| p.port.ofport).collect();
-        choose_ofport(&taken, &mut self.next_ofport, asked, before)
+        choose_ofport(&taken, kept, &mut self.next_ofport, asked, before)
     }
 }
 
 fn choose_ofport(
     taken: &BTreeSet<OfPort>,
+    kept: &BTreeSet<OfPort>,
     next: &mut OfPort,
-    asked: Option<i64>,
-    before: Option<i64>,
+    asked: Option<OfPort>,
+    before: Option<OfPort>,
 ) -> Option<OfPort> {
     let free = |n: &OfPort| (1..=OFPORT_MAX).contains(n) && !taken.contains(n);
-    let named = [asked, before].into_iter().flatten().filter_map(|n| OfPort::try_from(n).ok()).find(free);
+    let named = [asked, before].into_iter().flatten().find(free);
     if named.is_some() {
         return named;
     }
     let start = (*next).clamp(1, OFPORT_MAX);
-    let found = (start..=OFPORT_MAX).chain(1..start).find(free)?;
+    let found = (start..=OFPORT_MAX).chain(1..start).find(|n| free(n) && !kept.contains(n))?;
     *next = if found == OFPORT_MAX { 1 } else { found + 1 };
     Some(found)
+}
+
+/// What a column says of a port's number. None: nothing, or no number that a port other than the bridge's own may have.
+pub fn ofport(column: Option<i64>) -> Option<OfPort> {
+    column.and_then(|n| OfPort::try_from(n).ok()).filter(|n| (1..=OFPORT_MAX).contains(n))
 }
 
 /// Hands out small dense numbers. A number comes back only when nothing refers to it any more.
@@ -174,31 +185,39 @@ mod tests {
     #[test]
     fn numbers_asked_for_come_first_then_those_of_before_then_free_ones() {
         let taken = BTreeSet::from([1, 2, 7, OFPORT_LOCAL]);
+        let kept = BTreeSet::from([3, 6]);
         for (asked, before, next, want) in [
-            (Some(5), Some(6), 1, Some(5)),
-            (Some(7), Some(6), 1, Some(6)),
-            (Some(7), Some(2), 1, Some(3)),
-            (None, Some(-1), 1, Some(3)),
-            (None, Some(65534), 9, Some(9)),
-            (Some(70000), None, 2, Some(3)),
-            (Some(0), None, OFPORT_MAX, Some(OFPORT_MAX)),
+            (Some(5), Some(6), 1, 5),
+            (Some(7), Some(6), 1, 6),
+            (Some(7), Some(2), 1, 4),
+            (None, None, 9, 9),
+            (None, None, 2, 4),
+            (None, None, OFPORT_MAX, OFPORT_MAX),
         ] {
             let mut from = next;
-            assert_eq!(choose_ofport(&taken, &mut from, asked, before), want, "{asked:?} {before:?} {next}");
+            let chosen = choose_ofport(&taken, &kept, &mut from, asked, before);
+            assert_eq!(chosen, Some(want), "{asked:?} {before:?} {next}");
+        }
+        for (column, want) in [(None, None), (Some(-1), None), (Some(0), None), (Some(9), Some(9))] {
+            assert_eq!(ofport(column), want);
+        }
+        for column in [65280, 65534, 65536, i64::MAX] {
+            assert_eq!(ofport(Some(column)), None);
         }
     }
 
     #[test]
     fn a_number_just_freed_is_not_given_to_the_next_port() {
+        let none = BTreeSet::new();
         let mut next = 1;
-        let first = choose_ofport(&BTreeSet::new(), &mut next, None, None);
-        let second = choose_ofport(&BTreeSet::new(), &mut next, None, None);
+        let first = choose_ofport(&none, &none, &mut next, None, None);
+        let second = choose_ofport(&none, &none, &mut next, None, None);
         assert_eq!((first, second), (Some(1), Some(2)));
         next = OFPORT_MAX;
-        assert_eq!(choose_ofport(&BTreeSet::new(), &mut next, None, None), Some(OFPORT_MAX));
+        assert_eq!(choose_ofport(&none, &none, &mut next, None, None), Some(OFPORT_MAX));
         assert_eq!(next, 1, "wraps");
         let all: BTreeSet<OfPort> = (1..=OFPORT_MAX).collect();
-        assert_eq!(choose_ofport(&all, &mut next, None, None), None);
+        assert_eq!(choose_ofport(&all, &none, &mut next, None, None), None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Takes away what shall not be, makes what shall be, and keeps devices as they shall be.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use datapath::counters::PortCounters;
@@ -8,7 +9,7 @@ use datapath::port::{LocalPort, Underlay};
 use datapath::snapshot::{BridgeId, OfPort, Port, PortId, PortKind};
 use datapath::tunnel::{Tunnel, TunnelConfig};
 
-use super::actual::{Attachment, BridgeState, OFPORT_LOCAL, PortState};
+use super::actual::{Attachment, BridgeState, OFPORT_LOCAL, PortState, ofport};
 use super::wanted::{Attach, Wanted, WantedBridge, WantedPort, What};
 use super::{PATIENCE, Reconciler};
 use crate::devices::member::Member;
@@ -108,14 +109,13 @@ impl Reconciler {
             if !self.make_bridge(bridge_name, bridge) {
                 continue;
             }
+            let kept = bridge.ports.values().filter_map(|p| self.number_before(p)).collect();
             for (name, port) in &bridge.ports {
                 match &port.what {
                     Err(error) => self.fail(bridge_name, name, error.clone()),
                     Ok(_) if self.has(bridge_name, name) => self.renumber(bridge_name, name, port),
                     Ok(what) => match self.open(bridge_name, name, what).await {
-                        Ok((kind, attachment)) => {
-                            made |= self.insert(bridge_name, name, port, kind, attachment)
-                        }
+                        Ok(opened) => made |= self.insert(bridge_name, name, port, opened, &kept),
                         Err(error) => self.fail(bridge_name, name, error),
                     },
                 }
@@ -352,11 +352,16 @@ impl Reconciler {
         Ok(mtu.is_some() || mac.is_some())
     }
 
+    /// The number an interface had when it last worked.
+    fn number_before(&self, wanted: &WantedPort) -> Option<OfPort> {
+        ofport(wanted.ofport).or_else(|| self.remembered.get(&wanted.row?).copied())
+    }
+
     fn has(&self, bridge: &str, name: &str) -> bool {
         self.state.borrow().bridges.get(bridge).is_some_and(|b| b.ports.contains_key(name))
     }
 
-    fn tunnel_of(&self, bridge: &str, name: &str) -> Option<Arc<Tunnel>> {
+    pub(super) fn tunnel_of(&self, bridge: &str, name: &str) -> Option<Arc<Tunnel>> {
         match &self.state.borrow().bridges.get(bridge)?.ports.get(name)?.port.kind {
             PortKind::Tunnel(tunnel) => Some(tunnel.clone()),
             PortKind::Local(_) => None,
@@ -368,18 +373,15 @@ impl Reconciler {
         bridge_name: &str,
         name: &str,
         wanted: &WantedPort,
-        kind: PortKind,
-        attachment: Attachment,
+        (kind, attachment): (PortKind, Attachment),
+        kept: &BTreeSet<OfPort>,
     ) -> bool {
-        let before = wanted.ofport.filter(|n| *n > 0).or_else(|| {
-            let row = wanted.row?;
-            self.remembered.get(&row).map(|n| (*n).into())
-        });
+        let before = self.number_before(wanted);
         let mut state = self.state.borrow_mut();
         let Some(bridge) = state.bridges.get_mut(bridge_name) else { return false };
         let ofport = match name == bridge_name {
             true => Some(OFPORT_LOCAL),
-            false => bridge.choose_ofport(wanted.ofport_request, before),
+            false => bridge.choose_ofport(ofport(wanted.ofport_request), before, kept),
         };
         let id = ofport.and_then(|ofport| Some((ofport, self.port_ids.take()?)));
         let Some((ofport, id)) = id else {
@@ -411,7 +413,7 @@ impl Reconciler {
 
     /// Follows a change of `ofport_request` if that number is free.
     fn renumber(&mut self, bridge_name: &str, name: &str, wanted: &WantedPort) {
-        let Some(asked) = wanted.ofport_request.and_then(|n| OfPort::try_from(n).ok()) else { return };
+        let Some(asked) = ofport(wanted.ofport_request) else { return };
         let number = {
             let mut state = self.state.borrow_mut();
             let Some(bridge) = state.bridges.get_mut(bridge_name) else { return };
@@ -419,7 +421,7 @@ impl Reconciler {
             if standing == Some(asked) || standing == Some(OFPORT_LOCAL) {
                 return;
             }
-            bridge.choose_ofport(Some(asked.into()), standing.map(Into::into))
+            bridge.choose_ofport(Some(asked), standing, &BTreeSet::new())
         };
         if number == Some(asked) {
             self.replace(bridge_name, name, |port| Port { ofport: asked, ..copy(port) });

@@ -10,6 +10,10 @@ pub mod actual;
 mod apply;
 mod options;
 pub(crate) mod report;
+#[cfg(test)]
+pub mod testing;
+#[cfg(test)]
+mod tests;
 pub mod wanted;
 
 use std::cell::RefCell;
@@ -147,6 +151,7 @@ impl Reconciler {
             (Wanted::from_database(server.db()), report::next_cfg(server.db()))
         };
         self.warn(&wanted);
+        self.forget_rows(&wanted);
         self.look_around().await;
         self.paths.forget();
         self.take_away(&wanted);
@@ -244,6 +249,12 @@ impl Reconciler {
             tracing::warn!("{warning}");
         }
         self.warned = now;
+    }
+
+    fn forget_rows(&mut self, wanted: &Wanted) {
+        let rows: BTreeSet<Uuid> =
+            wanted.bridges.values().flat_map(|b| b.ports.values()).filter_map(|p| p.row).collect();
+        self.remembered.retain(|row, _| rows.contains(row));
     }
 
     fn event_fd(&self) -> Option<AsyncFd<OwnedFd>> {

@@ -296,3 +296,203 @@ fn within(value: Option<&str>, (least, default, most): (u32, u32, u32)) -> u32 {
         .filter(|n| *n != 0)
         .map_or(default, |n| n.clamp(least.into(), most.into()) as u32)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::reconcile::testing::{add_br, add_port, database, map, set_interface};
+
+    fn what(interface: Value, port: Value) -> (Result<What, String>, Vec<String>) {
+        let db = database();
+        add_br(&db, "br0", json!({}));
+        add_port(&db, "br0", "p0", interface, port);
+        let mut wanted = Wanted::from_database(db.borrow().db());
+        (wanted.bridges.get_mut("br0").unwrap().ports.remove("p0").unwrap().what, wanted.warnings)
+    }
+
+    #[test]
+    fn interface_types_and_what_becomes_of_them() {
+        let system = |attach, take_address| Ok(What::System { attach, take_address });
+        let direct = json!({"other_config": map(&[("attach", "direct")])});
+        let take = json!({"other_config": map(&[("attach", "direct"), ("take-address", "true")])});
+        let unsupported = |kind: &str| {
+            Err(format!("could not open network device p0 (type '{kind}' is not supported by this version)"))
+        };
+        let ipsec = "p0: 'ipsec_gre' asks for IPsec, which this version does not have; the tunnel stays down, not unprotected";
+        for (interface, port, want) in [
+            (json!({}), json!({}), system(Attach::Auto, false)),
+            (json!({"type": "system"}), json!({}), system(Attach::Auto, false)),
+            (direct.clone(), json!({}), system(Attach::Direct, false)),
+            (json!({}), direct, system(Attach::Direct, false)),
+            (take.clone(), json!({}), system(Attach::Direct, true)),
+            (json!({}), take, system(Attach::Direct, true)),
+            (json!({"other_config": map(&[("attach", "member")])}), json!({}), system(Attach::Auto, false)),
+            (
+                json!({"other_config": map(&[("attach", "bolted")])}),
+                json!({}),
+                Err("p0: other_config:attach 'bolted' is neither 'member' nor 'direct'".into()),
+            ),
+            (
+                json!({"other_config": map(&[("take-address", "true")])}),
+                json!({}),
+                Err("p0: other_config:take-address needs other_config:attach=direct".into()),
+            ),
+            (json!({"type": "internal"}), json!({}), Ok(What::Internal { mac: None })),
+            (
+                json!({"type": "tap", "mac": "02:00:00:00:00:01"}),
+                json!({}),
+                Ok(What::Internal { mac: Some([2, 0, 0, 0, 0, 1]) }),
+            ),
+            (
+                json!({"type": "gre"}),
+                json!({}),
+                Err("p0: gre type requires valid 'remote_ip' argument".into()),
+            ),
+            (
+                json!({"type": "ipsec_gre", "options": map(&[("remote_ip", "192.0.2.1"), ("psk", "x")])}),
+                json!({}),
+                Err(ipsec.into()),
+            ),
+            (json!({"type": "vxlan"}), json!({}), unsupported("vxlan")),
+            (json!({"type": "geneve"}), json!({}), unsupported("geneve")),
+            (json!({"type": "patch"}), json!({}), unsupported("patch")),
+            (json!({"type": "nonsense"}), json!({}), unsupported("nonsense")),
+            (json!({}), json!({"tag": 0}), system(Attach::Auto, false)),
+            (
+                json!({}),
+                json!({"tag": 5}),
+                Err("p0: VLANs (tag, trunks, vlan_mode) are not supported by this version".into()),
+            ),
+            (
+                json!({}),
+                json!({"trunks": 5}),
+                Err("p0: VLANs (tag, trunks, vlan_mode) are not supported by this version".into()),
+            ),
+        ] {
+            assert_eq!(what(interface.clone(), port.clone()).0, want, "{interface} {port}");
+        }
+    }
+
+    #[test]
+    fn bonds_stay_down_for_they_would_loop() {
+        let db = database();
+        add_br(&db, "br0", json!({}));
+        crate::reconcile::testing::transact(
+            &db,
+            json!([
+                {"op": "insert", "table": "Interface", "uuid-name": "a", "row": {"name": "a"}},
+                {"op": "insert", "table": "Interface", "uuid-name": "b", "row": {"name": "b"}},
+                {"op": "insert", "table": "Port", "uuid-name": "p", "row":
+                    {"name": "bond0", "interfaces": ["set", [["named-uuid", "a"], ["named-uuid", "b"]]]}},
+                {"op": "mutate", "table": "Bridge", "where": [],
+                 "mutations": [["ports", "insert", ["named-uuid", "p"]]]},
+            ]),
+        );
+        let wanted = Wanted::from_database(db.borrow().db());
+        for name in ["a", "b"] {
+            let what = wanted.bridges["br0"].ports[name].what.clone();
+            assert_eq!(what, Err("bond0: bonding is not supported by this version".into()));
+        }
+    }
+
+    #[test]
+    fn a_bridge_has_a_port_of_its_own_even_without_a_row() {
+        let db = database();
+        crate::reconcile::testing::transact(
+            &db,
+            json!([
+                {"op": "insert", "table": "Bridge", "uuid-name": "b", "row": {"name": "br0"}},
+                {"op": "update", "table": "Open_vSwitch", "where": [], "row": {"bridges": ["named-uuid", "b"]}},
+            ]),
+        );
+        let wanted = Wanted::from_database(db.borrow().db());
+        let own = &wanted.bridges["br0"].ports["br0"];
+        assert_eq!((own.row, own.what.clone()), (None, Ok(What::Internal { mac: None })));
+    }
+
+    #[test]
+    fn bridge_settings_and_their_limits() {
+        for (config, age, size) in [
+            (json!({}), 300, 8192),
+            (map_of("mac-aging-time", "60"), 60, 8192),
+            (map_of("mac-aging-time", "1"), 15, 8192),
+            (map_of("mac-aging-time", "99999"), 3600, 8192),
+            (map_of("mac-aging-time", "0"), 300, 8192),
+            (map_of("mac-aging-time", "soon"), 300, 8192),
+            (map_of("mac-table-size", "1"), 300, 10),
+            (map_of("mac-table-size", "99999999999"), 300, 1_000_000),
+        ] {
+            let db = database();
+            add_br(&db, "br0", config.clone());
+            let bridge = Wanted::from_database(db.borrow().db()).bridges.remove("br0").unwrap();
+            assert_eq!((bridge.max_age, bridge.max_entries), (age, size), "{config}");
+        }
+    }
+
+    fn map_of(key: &str, value: &str) -> Value {
+        json!({"other_config": map(&[(key, value)])})
+    }
+
+    #[test]
+    fn what_is_not_there_is_said() {
+        let db = database();
+        let config = map(&[("hwaddr", "01:00:00:00:00:01")]);
+        add_br(&db, "br0", json!({"stp_enable": true, "fail_mode": "secure", "other_config": config}));
+        let wanted = Wanted::from_database(db.borrow().db());
+        assert_eq!(
+            wanted.warnings,
+            [
+                "br0: STP (stp_enable) is not in this version; the bridge learns and forwards",
+                "br0: OpenFlow (fail_mode=secure) is not in this version; the bridge learns and forwards",
+                "br0: hwaddr '01:00:00:00:00:01' is not a unicast Ethernet address",
+            ]
+        );
+        let (_, warnings) = what(
+            json!({"type": "gre", "options": map(&[("remote_ip", "192.0.2.1"), ("x", "1")])}),
+            json!({}),
+        );
+        assert_eq!(warnings, ["p0: unknown gre argument 'x'"]);
+    }
+
+    #[test]
+    fn names_that_the_kernel_would_not_take() {
+        for (name, good) in [
+            ("eth0", true),
+            ("fifteen-letters", true),
+            ("sixteen-letters!", false),
+            ("a/b", false),
+            ("a b", false),
+            ("..", false),
+            ("", false),
+        ] {
+            assert_eq!(device_name(name).is_ok(), good, "{name}");
+        }
+    }
+
+    #[test]
+    fn of_equal_tunnels_the_one_that_worked_stays() {
+        let db = database();
+        let gre = |pairs: &[(&str, &str)]| json!({"type": "gre", "options": map(pairs)});
+        add_br(&db, "br0", json!({}));
+        add_br(&db, "br1", json!({}));
+        add_port(&db, "br0", "b", gre(&[("remote_ip", "192.0.2.1")]), json!({}));
+        add_port(&db, "br1", "a", gre(&[("remote_ip", "192.0.2.1"), ("key", "0")]), json!({}));
+        add_port(&db, "br1", "c", gre(&[("remote_ip", "192.0.2.1"), ("in_key", "1")]), json!({}));
+        let works = |bridge: &str, name: &str| {
+            let wanted = Wanted::from_database(db.borrow().db());
+            wanted.bridges[bridge].ports[name].what.clone()
+        };
+        assert!(works("br1", "a").is_ok(), "first by name");
+        assert_eq!(
+            works("br0", "b"),
+            Err("could not add network device b to ofproto (File exists): remote_ip, local_ip and key are those of a".into())
+        );
+        assert!(works("br1", "c").is_ok(), "another key");
+        set_interface(&db, "a", json!({"ofport": -1}));
+        set_interface(&db, "b", json!({"ofport": 4}));
+        assert!(works("br0", "b").is_ok());
+        assert!(works("br1", "a").is_err());
+    }
+}

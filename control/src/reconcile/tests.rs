@@ -1,0 +1,307 @@
+//! Passes over real devices and a real datapath, on a host of the test's own.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use ovsdb::Server;
+use serde_json::json;
+
+use super::testing::*;
+use crate::devices::testing::{in_namespace, ip};
+
+fn ofport(db: &RefCell<Server>, name: &str) -> Option<i64> {
+    row(db, "Interface", name).opt_int("ofport")
+}
+
+fn states(db: &RefCell<Server>, name: &str) -> (String, String) {
+    let row = row(db, "Interface", name);
+    (row.str("admin_state").to_owned(), row.str("link_state").to_owned())
+}
+
+fn in_force(db: &RefCell<Server>) -> bool {
+    root(db).int("cur_cfg") == root(db).int("next_cfg")
+}
+
+#[test]
+fn a_bridge_comes_and_goes() {
+    in_namespace(async {
+        let db = database();
+        let mut reconciler = reconciler().await;
+        add_br(&db, "br0", json!({"other_config": map(&[("hwaddr", "02:00:00:00:00:0b")])}));
+        reconciler.run_once(&db).await;
+        assert!(in_force(&db));
+        assert_eq!(ofport(&db, "br0"), Some(65534));
+        assert_eq!(error(&db, "br0"), "");
+        let bridge = row(&db, "Bridge", "br0");
+        assert_eq!(
+            (bridge.str("datapath_id"), bridge.str("datapath_version")),
+            ("000002000000000b", "<built-in>")
+        );
+        let local = row(&db, "Interface", "br0");
+        assert_eq!((local.str("mac_in_use"), local.int("mtu")), ("02:00:00:00:00:0b", 1500));
+        assert!(ip("link show dev br0").contains("02:00:00:00:00:0b"));
+        assert!(root(&db).get("iface_types").unwrap().contains(&"gre".into()));
+
+        transact(
+            &db,
+            json!([{"op": "update", "table": "Open_vSwitch", "where": [],
+                    "row": {"bridges": ["set", []], "next_cfg": 9}}]),
+        );
+        reconciler.run_once(&db).await;
+        assert!(in_force(&db));
+        assert!(!ip("link show").contains("br0"));
+        assert!(reconciler.state().borrow().bridges.is_empty());
+    });
+}
+
+#[test]
+fn a_device_may_come_later_go_and_come_again() {
+    in_namespace(async {
+        let db = database();
+        let mut reconciler = reconciler().await;
+        add_br(&db, "br0", json!({}));
+        add_port(&db, "br0", "eth1", json!({}), json!({}));
+        reconciler.run_once(&db).await;
+        assert_eq!(error(&db, "eth1"), "could not open network device eth1 (No such device)");
+        assert_eq!(ofport(&db, "eth1"), Some(-1));
+        assert!(in_force(&db), "a broken row does not hold up the others");
+
+        for _ in 0..2 {
+            ip("link add eth1 type veth peer name peer1
+                link set eth1 up
+                link set peer1 up");
+            reconciler.run_once(&db).await;
+            assert_eq!((error(&db, "eth1").as_str(), ofport(&db, "eth1")), ("", Some(1)));
+            assert_eq!(states(&db, "eth1"), ("up".into(), "up".into()));
+            ip("link set peer1 down");
+            reconciler.run_once(&db).await;
+            assert_eq!(states(&db, "eth1"), ("up".into(), "down".into()));
+            ip("link del eth1");
+            reconciler.run_once(&db).await;
+            assert_eq!(error(&db, "eth1"), "could not open network device eth1 (No such device)");
+            assert_eq!(ofport(&db, "eth1"), Some(1), "keeps its number");
+            assert_eq!(states(&db, "eth1"), ("down".into(), "down".into()));
+        }
+        // another device may take its place, not its number
+        ip("link add eth2 type veth peer name peer2");
+        add_port(&db, "br0", "eth2", json!({}), json!({}));
+        reconciler.run_once(&db).await;
+        assert_eq!(ofport(&db, "eth2"), Some(2));
+    });
+}
+
+#[test]
+fn numbers_survive_a_restart() {
+    in_namespace(async {
+        ip("link add name a type veth peer name b
+            link add name c type veth peer name d");
+        let db = database();
+        let mut first = reconciler().await;
+        add_br(&db, "br0", json!({}));
+        add_port(&db, "br0", "c", json!({}), json!({}));
+        add_port(&db, "br0", "a", json!({"ofport_request": 7}), json!({}));
+        first.run_once(&db).await;
+        let numbers = (ofport(&db, "c"), ofport(&db, "a"));
+        assert_eq!(numbers, (Some(1), Some(7)));
+        drop(first);
+        let mut second = reconciler().await;
+        add_port(&db, "br0", "b", json!({}), json!({}));
+        second.run_once(&db).await;
+        assert_eq!((ofport(&db, "c"), ofport(&db, "a")), numbers);
+        assert_eq!(ofport(&db, "b"), Some(2));
+        set_interface(&db, "b", json!({"ofport_request": 9}));
+        second.run_once(&db).await;
+        assert_eq!(ofport(&db, "b"), Some(9));
+        set_interface(&db, "b", json!({"ofport_request": 7}));
+        second.run_once(&db).await;
+        assert_eq!(ofport(&db, "b"), Some(9), "7 is taken");
+    });
+}
+
+#[test]
+fn docker0_is_joined_through_a_member_and_joined_anew() {
+    in_namespace(async {
+        ip("link add docker0 address 02:42:01:02:03:04 type bridge
+            addr add 10.0.11.1/24 dev docker0
+            link set docker0 up");
+        let db = database();
+        let mut reconciler = reconciler().await;
+        add_br(&db, "br0", json!({}));
+        add_port(&db, "br0", "docker0", json!({}), json!({}));
+        reconciler.run_once(&db).await;
+        assert_eq!(error(&db, "docker0"), "");
+        let interface = row(&db, "Interface", "docker0");
+        assert_eq!((interface.str("mac_in_use"), interface.int("mtu")), ("02:42:01:02:03:04", 1500));
+        assert_eq!(interface.map_get("status", "driver_name"), Some("bridge"));
+        assert!(ip("link show master docker0").contains("up-docker0"));
+
+        // as dockerd may do
+        ip("link del docker0");
+        reconciler.run_once(&db).await;
+        assert_eq!(error(&db, "docker0"), "could not open network device docker0 (No such device)");
+        assert!(!ip("link show").contains("up-docker0"));
+        ip("link add docker0 type bridge");
+        reconciler.run_once(&db).await;
+        assert_eq!((error(&db, "docker0").as_str(), ofport(&db, "docker0")), ("", Some(1)));
+        assert!(ip("link show master docker0").contains("up-docker0"));
+
+        // the other attachment and back
+        set_interface(&db, "docker0", json!({"other_config": map(&[("attach", "direct")])}));
+        reconciler.run_once(&db).await;
+        assert!(!ip("link show").contains("up-docker0"));
+        assert_eq!((error(&db, "docker0").as_str(), ofport(&db, "docker0")), ("", Some(1)));
+        set_interface(&db, "docker0", json!({"other_config": map(&[])}));
+        reconciler.run_once(&db).await;
+        assert!(ip("link show master docker0").contains("up-docker0"));
+    });
+}
+
+#[test]
+fn tunnels_know_their_path() {
+    in_namespace(async {
+        ip("link add eth0 type veth peer name peer0
+            link set eth0 up mtu 1400
+            link set peer0 up
+            addr add 192.0.2.9/24 dev eth0");
+        let db = database();
+        let mut reconciler = reconciler().await;
+        add_br(&db, "br0", json!({}));
+        let options = map(&[("remote_ip", "192.0.2.1"), ("key", "5")]);
+        add_port(&db, "br0", "gre0", json!({"type": "gre", "options": options}), json!({}));
+        reconciler.run_once(&db).await;
+        let gre0 = row(&db, "Interface", "gre0");
+        assert_eq!(
+            (error(&db, "gre0").as_str(), gre0.opt_int("ofport"), gre0.opt_int("mtu")),
+            ("", Some(1), None)
+        );
+        assert_eq!(gre0.map_get("status", "tunnel_egress_iface"), Some("eth0"));
+        assert_eq!(gre0.map_get("status", "tunnel_egress_iface_carrier"), Some("up"));
+        let tunnel = reconciler.tunnel_of("br0", "gre0").unwrap();
+        assert_eq!(tunnel.path_mtu.load(std::sync::atomic::Ordering::Relaxed), 1400);
+        assert_eq!(tunnel.source, Some("192.0.2.9".parse().unwrap()));
+
+        ip("link set eth0 mtu 1300");
+        reconciler.run_once(&db).await;
+        assert_eq!(tunnel.path_mtu.load(std::sync::atomic::Ordering::Relaxed), 1300);
+        ip("route add 192.0.2.1 dev eth0 mtu 1280");
+        reconciler.run_once(&db).await;
+        assert_eq!(tunnel.path_mtu.load(std::sync::atomic::Ordering::Relaxed), 1280);
+
+        // changed in place: same number; its twin is refused, and comes up when the tuple is free
+        let port = |name: &str| reconciler.state().borrow().bridges["br0"].ports[name].port.id;
+        let before = port("gre0");
+        let options = map(&[("remote_ip", "192.0.2.2")]);
+        add_port(&db, "br0", "a-twin", json!({"type": "gre", "options": options.clone()}), json!({}));
+        reconciler.run_once(&db).await;
+        assert_eq!(ofport(&db, "a-twin"), Some(2));
+        set_interface(&db, "gre0", json!({"options": options}));
+        reconciler.run_once(&db).await;
+        assert!(error(&db, "gre0").contains("File exists") || error(&db, "a-twin").contains("File exists"));
+        del_port(&db, "br0", "a-twin");
+        reconciler.run_once(&db).await;
+        assert_eq!((error(&db, "gre0").as_str(), ofport(&db, "gre0")), ("", Some(1)));
+        let _ = before;
+
+        // an unprotected tunnel never stands in for a protected one
+        let options = map(&[("remote_ip", "192.0.2.2"), ("psk", "swordfish")]);
+        set_interface(&db, "gre0", json!({"options": options}));
+        reconciler.run_once(&db).await;
+        assert!(error(&db, "gre0").contains("asks for IPsec"), "{}", error(&db, "gre0"));
+        assert!(reconciler.tunnel_of("br0", "gre0").is_none());
+        assert!(reconciler.state().borrow().underlay4.is_none(), "GRE is the kernel's again");
+    });
+}
+
+#[test]
+fn internal_ports_follow_the_least_mtu_until_told_otherwise() {
+    in_namespace(async {
+        ip("link add eth1 type veth peer name peer1
+            link set eth1 mtu 1450");
+        let db = database();
+        let mut reconciler = reconciler().await;
+        add_br(&db, "br0", json!({}));
+        add_port(&db, "br0", "eth1", json!({}), json!({}));
+        add_port(
+            &db,
+            "br0",
+            "vi0",
+            json!({"type": "internal", "mac": "02:00:00:00:00:05", "mtu_request": 1300}),
+            json!({}),
+        );
+        reconciler.run_once(&db).await;
+        let mtu = |name: &str| row(&db, "Interface", name).int("mtu");
+        assert_eq!((mtu("br0"), mtu("vi0"), mtu("eth1")), (1450, 1300, 1450));
+        assert_eq!(row(&db, "Interface", "vi0").str("mac_in_use"), "02:00:00:00:00:05");
+        ip("link set eth1 mtu 9000");
+        reconciler.run_once(&db).await;
+        assert_eq!((mtu("br0"), mtu("vi0")), (9000, 1300));
+        // set by hand: stands until there is news
+        ip("link set br0 mtu 1400");
+        reconciler.run_once(&db).await;
+        assert_eq!(mtu("br0"), 1400);
+        set_interface(&db, "vi0", json!({"mac": "02:00:00:00:00:06"}));
+        reconciler.run_once(&db).await;
+        assert_eq!(row(&db, "Interface", "vi0").str("mac_in_use"), "02:00:00:00:00:06");
+    });
+}
+
+#[test]
+fn the_end_leaves_nothing_but_the_rows() {
+    in_namespace(async {
+        ip("link add docker0 type bridge
+            addr add 192.0.2.9/24 dev lo");
+        let before = ip("-o link show");
+        let db = database();
+        let changed = tokio::sync::Notify::new();
+        add_br(&db, "br0", json!({}));
+        add_port(&db, "br0", "docker0", json!({}), json!({}));
+        let options = map(&[("remote_ip", "192.0.2.1")]);
+        add_port(&db, "br0", "gre0", json!({"type": "gre", "options": options}), json!({}));
+        let reconciler = reconciler().await;
+        changed.notify_one();
+        let stop = async {
+            while !in_force(&db) || root(&db).int("next_cfg") == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            assert!(ip("link show").contains("up-docker0"));
+        };
+        tokio::time::timeout(Duration::from_secs(20), reconciler.run(&db, &changed, stop)).await.unwrap();
+        assert_eq!(ip("-o link show").lines().count(), before.lines().count());
+        assert_eq!(ofport(&db, "gre0"), Some(2));
+    });
+}
+
+#[test]
+fn run_follows_rows_devices_and_time() {
+    in_namespace(async {
+        let db = database();
+        let changed = tokio::sync::Notify::new();
+        let reconciler = reconciler().await;
+        let script = async {
+            let until = async |what: &str, so: &dyn Fn() -> bool| {
+                for _ in 0..1000 {
+                    if so() {
+                        return;
+                    }
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                panic!("never: {what}");
+            };
+            add_br(&db, "br0", json!({}));
+            add_port(&db, "br0", "eth1", json!({}), json!({}));
+            changed.notify_one();
+            until("the rows are in force", &|| in_force(&db)).await;
+            ip("link add eth1 type veth peer name peer1");
+            until("the device is noticed", &|| ofport(&db, "eth1") == Some(1)).await;
+            ip("link set eth1 up");
+            until("its state is noticed", &|| states(&db, "eth1").0 == "up").await;
+            ip("link del eth1");
+            until("its end is noticed", &|| !error(&db, "eth1").is_empty()).await;
+            until("statistics are written", &|| {
+                !row(&db, "Interface", "br0").get("statistics").unwrap().is_empty()
+            })
+            .await;
+        };
+        tokio::time::timeout(Duration::from_secs(40), reconciler.run(&db, &changed, script)).await.unwrap();
+    });
+}
