@@ -6,6 +6,11 @@ pub mod server;
 
 use std::ops::RangeInclusive;
 
+/// Text for stdout, or the text of a failure.
+pub type Reply = Result<String, String>;
+/// What a command does with its arguments.
+pub type Run<C> = Box<dyn Fn(&C, &[String]) -> Reply>;
+
 /// A command of one target; `C` is what it may look at.
 pub struct Command<C> {
     /// As it is typed.
@@ -14,25 +19,25 @@ pub struct Command<C> {
     pub usage: &'static str,
     /// How many arguments it takes.
     pub args: RangeInclusive<usize>,
-    /// What it does. Err: the text of the failure.
-    pub run: fn(&C, &[String]) -> Result<String, String>,
+    /// What it does.
+    pub run: Run<C>,
     /// Whether the answer waits until the process has cleaned up (`exit`).
     pub answered_at_exit: bool,
 }
 
 impl<C> Command<C> {
     /// A command that is answered at once.
-    pub const fn new(
+    pub fn new(
         name: &'static str,
         usage: &'static str,
         args: RangeInclusive<usize>,
-        run: fn(&C, &[String]) -> Result<String, String>,
+        run: impl Fn(&C, &[String]) -> Reply + 'static,
     ) -> Command<C> {
-        Command { name, usage, args, run, answered_at_exit: false }
+        Command { name, usage, args, run: Box::new(run), answered_at_exit: false }
     }
 
     /// The same, answered last of all.
-    pub const fn at_exit(mut self) -> Command<C> {
+    pub fn at_exit(mut self) -> Command<C> {
         self.answered_at_exit = true;
         self
     }
@@ -58,7 +63,7 @@ impl<C> Commands<C> {
     }
 
     /// Runs a command. The flag says that the answer has to wait for the end of the process.
-    pub fn run(&self, context: &C, name: &str, args: &[String]) -> (Result<String, String>, bool) {
+    pub fn run(&self, context: &C, name: &str, args: &[String]) -> (Reply, bool) {
         let Some(command) = self.0.iter().find(|c| c.name == name) else {
             let unknown = format!(
                 "\"{name}\" is not a valid command (use \"list-commands\" to see a list of valid commands)"
@@ -75,6 +80,11 @@ impl<C> Commands<C> {
         } else {
             ((command.run)(context, args), command.answered_at_exit)
         }
+    }
+
+    /// What they are called, sorted.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.0.iter().map(|c| c.name).collect()
     }
 
     fn list(&self) -> String {

@@ -99,6 +99,7 @@ const TARGETS: &[(&str, &str)] = &[
     ("control::unixctl", "unixctl"),
     ("control::logging", "vlog"),
     ("control", "vswitchd"),
+    ("underpass", "vswitchd"),
     ("ovsdb", "ovsdb"),
     ("datapath", "dpif"),
     ("", "library"),
@@ -174,9 +175,8 @@ impl Spec {
     pub fn parse(text: &str) -> Result<Spec, BadSpec> {
         let bad = |s: String| Err(BadSpec(s));
         let text = text.trim_start_matches(SEPARATORS);
-        if let Some((first, rest)) = text.split_once(SEPARATORS)
-            && first.eq_ignore_ascii_case("PATTERN")
-        {
+        let (first, rest) = text.split_once(SEPARATORS).unwrap_or((text, ""));
+        if first.eq_ignore_ascii_case("PATTERN") {
             return Spec::parse_pattern(rest);
         }
         let (mut module, mut destination, mut level) = (None, None, None);
@@ -201,9 +201,11 @@ impl Spec {
     }
 
     fn parse_pattern(text: &str) -> Result<Spec, BadSpec> {
-        let Some((name, pattern)) = text.trim_start_matches(SEPARATORS).split_once(SEPARATORS) else {
-            return Err(BadSpec("missing destination or pattern".into()));
-        };
+        let text = text.trim_start_matches(SEPARATORS);
+        let (name, pattern) = text.split_once(SEPARATORS).unwrap_or((text, ""));
+        if name.is_empty() {
+            return Err(BadSpec("missing destination".into()));
+        }
         let destination = match Destination::from_name(name) {
             None if name.eq_ignore_ascii_case("ANY") => None,
             None => return Err(BadSpec(format!("unknown destination \"{name}\""))),
@@ -251,7 +253,7 @@ mod tests {
             ("info:dbg", bad("cannot specify multiple levels")),
             ("file:file", bad("cannot specify multiple destinations")),
             ("PATTERN:nowhere:%m", bad("unknown destination \"nowhere\"")),
-            ("PATTERN:file", bad("missing destination or pattern")),
+            ("PATTERN", bad("missing destination")),
         ];
         for (text, want) in table {
             assert_eq!(Spec::parse(text), want, "{text}");

@@ -1,6 +1,6 @@
 //! The sockets of [`super`].
 
-use std::future::Future;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,18 +19,25 @@ const MAX_CLIENTS: usize = 64;
 /// A client that says nothing for so long is let go.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// Answers on `listener` for ever. `stopped` turns true when the process has cleaned up.
+/// Answers on `listener` until `stopped` turns true, which is when the process has cleaned up; lets go of it then.
 pub async fn serve<C: 'static>(
     listener: UnixListener,
     commands: Rc<Commands<C>>,
     context: Rc<C>,
-    stopped: watch::Receiver<bool>,
+    mut stopped: watch::Receiver<bool>,
 ) {
     let room = Arc::new(Semaphore::new(MAX_CLIENTS));
     loop {
-        let Ok(permit) = room.clone().acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, _)) => {
+        let next = async {
+            let permit = room.clone().acquire_owned().await.map_err(io::Error::other)?;
+            listener.accept().await.map(|(stream, _)| (stream, permit))
+        };
+        let next = tokio::select! {
+            next = next => next,
+            _ = stopped.wait_for(|s| *s) => return,
+        };
+        match next {
+            Ok((stream, permit)) => {
                 let client = converse(stream, commands.clone(), context.clone(), stopped.clone());
                 tokio::task::spawn_local(async move {
                     client.await;
@@ -68,16 +75,17 @@ async fn converse<C>(
                 tracing::warn!("closing a unixctl connection: {why}");
                 return;
             }
-            Parsed::Partial => match within_idle(stream.read_buf(&mut waiting)).await {
-                Some(Ok(n)) if n > 0 => {}
-                _ => return,
-            },
+            Parsed::Partial => {
+                tokio::select! {
+                    read = tokio::time::timeout(IDLE, stream.read_buf(&mut waiting)) => match read {
+                        Ok(Ok(n)) if n > 0 => {}
+                        _ => return,
+                    },
+                    _ = stopped.wait_for(|s| *s) => return,
+                }
+            }
         }
     }
-}
-
-async fn within_idle<T>(work: impl Future<Output = T>) -> Option<T> {
-    tokio::time::timeout(IDLE, work).await.ok()
 }
 
 enum Parsed {
@@ -188,9 +196,21 @@ mod tests {
             stop.send(true).unwrap();
             let n = client.read(&mut got).await.unwrap();
             assert_eq!(serde_json::from_slice::<Value>(&got[..n]).unwrap()["id"], 1);
-            client.write_all(b"}").await.unwrap();
-            assert_eq!(client.read(&mut got).await.unwrap(), 0, "nonsense ends it");
+            assert_eq!(client.read(&mut got).await.unwrap(), 0, "the end");
             serving.await.unwrap();
+            stop.closed().await;
+        });
+    }
+
+    #[test]
+    fn nonsense_ends_a_conversation() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (_stop, stopped) = watch::channel(false);
+            let (mut client, server) = UnixStream::pair().unwrap();
+            client.write_all(b"}").await.unwrap();
+            converse(server, Rc::new(commands()), Rc::new(()), stopped).await;
+            assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
         });
     }
 
