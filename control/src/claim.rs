@@ -1,8 +1,7 @@
-//! What a running daemon holds in the file system, so that there is one of it and so that tools find it: pid files,
-//! the database's lock, sockets. All of it is removed when the daemon ends in an orderly way; after a crash the next
+//! What a running daemon holds in the file system, so that there is one of it and so that tools find it: pid files and
+//! sockets. All of it is removed when the daemon ends in an orderly way; after a crash the next
 //! one takes it over.
 
-use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -25,22 +24,6 @@ pub enum Error {
     /// Another daemon has it.
     #[error(transparent)]
     PidFile(#[from] pidfile::Error),
-    /// Another process has the database open.
-    #[error("the database {} is locked by process {owner}: stop it, or choose another file with --db", path.display())]
-    DatabaseLocked {
-        /// The database.
-        path: PathBuf,
-        /// Who has it.
-        owner: pidfile::Owner,
-    },
-    /// The lock file next to the database cannot be made.
-    #[error("cannot lock the database {}: {source}", path.display())]
-    DatabaseLock {
-        /// The database.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
     /// Somebody answers on our socket.
     #[error("another process listens on {}: stop it, or choose another directory with --rundir", .0.display())]
     SocketBusy(PathBuf),
@@ -80,24 +63,6 @@ impl Pids {
 
 fn same_file(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
-}
-
-/// Locks a database the way `ovsdb-server` and `ovsdb-tool` do, so that none of us writes to it at the same time.
-/// The lock lasts as long as the file returned.
-pub fn lock_database(path: &Path) -> Result<File, Error> {
-    let failed = |source| Error::DatabaseLock { path: path.into(), source };
-    if let Some(dir) = path.parent() {
-        rundir::create_dir(dir).map_err(failed)?;
-    }
-    // The lock belongs to the file itself, whatever link leads to it.
-    let real = path.canonicalize().unwrap_or_else(|_| path.into());
-    let name = real.file_name().ok_or_else(|| failed(ErrorKind::IsADirectory.into()))?;
-    let lock = real.with_file_name(format!(".{}.~lock~", name.to_string_lossy()));
-    match pidfile::lock(&lock) {
-        Ok(Ok(file)) => Ok(file),
-        Ok(Err(owner)) => Err(Error::DatabaseLocked { path: path.into(), owner }),
-        Err(source) => Err(failed(source)),
-    }
 }
 
 /// A listening socket's name. Dropping it removes the socket from the file system.
@@ -177,13 +142,5 @@ mod tests {
         drop(pids);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "only the run directory is left");
         assert_eq!(std::fs::read_dir(rundir.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn database_lock() {
-        let dir = tempfile::tempdir().unwrap();
-        let _lock = lock_database(&dir.path().join("etc/conf.db")).unwrap();
-        assert!(dir.path().join("etc/.conf.db.~lock~").exists());
-        assert!(lock_database(Path::new("/")).is_err());
     }
 }

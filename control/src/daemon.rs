@@ -4,10 +4,11 @@
 //! 5. Go on applying it whenever rows, devices or the datapath change. 6. Undo what was made, keep what was configured.
 
 use std::cell::RefCell;
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use datapath::handle::Datapath;
@@ -15,14 +16,19 @@ use ovsdb::Uuid;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 
-use crate::claim::{Pids, SocketFile, lock_database};
+use crate::claim::{self, Pids, SocketFile};
+use crate::db_server::DbServer;
 use crate::identity::Identity;
 use crate::logging::Vlog;
+use crate::reconcile::Reconciler;
 use crate::rundir::{OVSDB_SERVER, RunDir, VSWITCHD};
 use crate::shutdown::Shutdown;
 use crate::unixctl::coverage::{self, Coverage};
-use crate::unixctl::{commands, server};
+use crate::unixctl::{Commands, commands, server};
 use crate::{cli, privileges};
+
+/// How long clients may take to read their last answers.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// What the command line says.
 #[derive(Debug)]
@@ -35,6 +41,8 @@ pub struct Config {
     pub pidfile: Option<PathBuf>,
     /// Threads that forward.
     pub workers: usize,
+    /// The run directory and the database in it are for this run alone.
+    pub temporary: bool,
 }
 
 /// What the parts of the daemon share. Everything here lives on one thread.
@@ -80,8 +88,35 @@ pub fn run(
 ) -> anyhow::Result<()> {
     privileges::check()?;
     raise_file_limit();
-    let _pids = Pids::claim(&config.rundir, config.pidfile.as_deref())?;
-    let _lock = lock_database(&config.db)?;
+    let pids = Pids::claim(&config.rundir, config.pidfile.as_deref())?;
+    if !config.temporary {
+        return run_claimed(config, vlog, shutdown, stages);
+    }
+    remove_if_there(&config.db)?; // of one that was killed
+    let outcome = run_claimed(config, vlog, shutdown, stages);
+    remove_if_there(&config.db)?;
+    remove_if_there(&ovsdb::lock_path(&config.db))?;
+    drop(pids);
+    // Stays if somebody else has put something there.
+    let _ = std::fs::remove_dir(config.rundir.path());
+    outcome
+}
+
+fn remove_if_there(path: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn run_claimed(
+    config: &Config,
+    vlog: Arc<Vlog>,
+    shutdown: Shutdown,
+    stages: &mut dyn Stages,
+) -> anyhow::Result<()> {
     let db = open_database(config)?;
     let datapath = Datapath::start(config.workers).context("cannot start the datapath")?;
     let daemon = Rc::new(Daemon {
@@ -95,7 +130,13 @@ pub fn run(
         started: Instant::now(),
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    tokio::task::LocalSet::new().block_on(&runtime, daemon.serve(stages))
+    let tasks = tokio::task::LocalSet::new();
+    let served = tasks.block_on(&runtime, daemon.clone().serve(stages));
+    drop(tasks);
+    if let Some(datapath) = Rc::into_inner(daemon).and_then(|d| Rc::into_inner(d.datapath)) {
+        datapath.stop();
+    }
+    served
 }
 
 /// A port takes a few descriptors, a client one: let there be as many as the system allows.
@@ -109,8 +150,14 @@ fn raise_file_limit() {
 }
 
 fn open_database(config: &Config) -> anyhow::Result<ovsdb::Server> {
-    let db = ovsdb::Database::new(ovsdb::open_vswitch::schema());
-    let mut server = ovsdb::Server::new(db, Box::new(ovsdb::NoJournal));
+    // /etc/openvswitch may not be there yet; a path that leads nowhere is a mistake.
+    if let Some(dir) = config.db.parent()
+        && !dir.exists()
+    {
+        std::fs::create_dir(dir).with_context(|| format!("cannot make the directory {}", dir.display()))?;
+    }
+    let (db, journal) = ovsdb::open(&config.db, ovsdb::open_vswitch::schema())?;
+    let mut server = ovsdb::Server::new(db, Box::new(journal));
     let identity = Identity::of_host(config.rundir.path(), &config.db);
     introduce(&mut server, &identity).context("cannot write this host's identity to the database")?;
     Ok(server)
@@ -137,27 +184,56 @@ pub fn transact(server: &mut ovsdb::Server, ops: &Value) -> anyhow::Result<()> {
 impl Daemon {
     async fn serve(self: Rc<Self>, stages: &mut dyn Stages) -> anyhow::Result<()> {
         stages.loaded(&self)?;
-        let pid = std::process::id();
-        let (_db_listener, _db_file) = SocketFile::listen(self.rundir.db_sock())?;
-        let (vswitchd, _vswitchd_file) = SocketFile::listen(self.rundir.ctl(VSWITCHD, pid))?;
-        let (ovsdb_server, _ovsdb_file) = SocketFile::listen(self.rundir.ctl(OVSDB_SERVER, pid))?;
-
+        let wrote = Rc::<Notify>::default();
+        let owner = self.rundir.path().display().to_string();
+        let identity = self.system_id();
+        let mut reconciler = Reconciler::new(self.datapath.clone(), &owner, &identity, wrote.clone()).await?;
+        let _db_file = self.serve_database(wrote)?;
         let (stopped, on_stopped) = watch::channel(false);
-        let tables = [(vswitchd, commands::vswitchd()), (ovsdb_server, commands::ovsdb_server())];
-        for (listener, commands) in tables {
-            let serving = server::serve(listener, Rc::new(commands), self.clone(), on_stopped.clone());
-            tokio::task::spawn_local(serving);
-        }
+        let _ctl_files = [
+            self.serve_commands(VSWITCHD, commands::vswitchd(), on_stopped.clone())?,
+            self.serve_commands(OVSDB_SERVER, commands::ovsdb_server(), on_stopped)?,
+        ];
         tokio::task::spawn_local(self.clone().sample_coverage());
 
-        stages.ready(&self)?;
+        reconciler.run_once(&self.db).await;
         tracing::info!("ovs-vswitchd (Open vSwitch) {}, Underpass {}", cli::OVS_VERSION, cli::VERSION);
-        self.shutdown.wait().await;
+        let ready = stages.ready(&self);
+        if ready.is_err() {
+            self.shutdown.ask();
+        }
+        reconciler.run(&self.db, &self.changed, self.shutdown.wait()).await;
         tracing::info!("exiting");
-        // Whoever asked for the end by a command hears of it now; a moment for the answer to leave.
+        // Whoever asked for the end by a command hears of it now.
         let _ = stopped.send(true);
-        tokio::task::yield_now().await;
-        Ok(())
+        let _ = tokio::time::timeout(FAREWELL, stopped.closed()).await;
+        ready
+    }
+
+    /// Lets clients in. `wrote` is told when rows were written on our own account.
+    fn serve_database(&self, wrote: Rc<Notify>) -> Result<SocketFile, claim::Error> {
+        let (listener, file) = SocketFile::listen(self.rundir.db_sock())?;
+        let server = DbServer::new(self.db.clone(), self.changed.clone());
+        let flushing = server.clone();
+        tokio::task::spawn_local(async move {
+            loop {
+                wrote.notified().await;
+                flushing.flush();
+            }
+        });
+        tokio::task::spawn_local(server.serve(listener));
+        Ok(file)
+    }
+
+    fn serve_commands(
+        self: &Rc<Self>,
+        target: &str,
+        commands: Commands<Daemon>,
+        stopped: watch::Receiver<bool>,
+    ) -> Result<SocketFile, claim::Error> {
+        let (listener, file) = SocketFile::listen(self.rundir.ctl(target, std::process::id()))?;
+        tokio::task::spawn_local(server::serve(listener, Rc::new(commands), self.clone(), stopped));
+        Ok(file)
     }
 
     async fn sample_coverage(self: Rc<Self>) {
@@ -166,6 +242,16 @@ impl Daemon {
             ticks.tick().await;
             self.coverage.borrow_mut().sample(self.drops().map(|(_, n)| n));
         }
+    }
+
+    /// What tells this host from others; [`introduce`] has seen to it.
+    fn system_id(&self) -> String {
+        let server = self.db.borrow();
+        let id = server
+            .db()
+            .rows("Open_vSwitch")
+            .find_map(|(_, row)| row.map_get("external_ids", "system-id").map(str::to_owned));
+        id.unwrap_or_default()
     }
 
     /// Names and values of the drop counters.

@@ -12,6 +12,7 @@ pub mod pidfile;
 pub mod privileges;
 pub mod rundir;
 pub mod shutdown;
+pub mod up;
 
 // what ovs-vsctl talks to
 pub mod db_server;

@@ -10,9 +10,10 @@ use clap::Parser;
 use control::cli::{self, Cli, Command, Tuning, Vswitchd};
 use control::daemon::{self, Config, Daemon, Stages};
 use control::detach::{self, Background};
-use control::logging::Vlog;
+use control::logging::{Destination, Level, Spec, Vlog};
 use control::rundir::{self, RunDir};
 use control::shutdown::Shutdown;
+use control::up::{self, Up};
 
 fn main() -> ExitCode {
     let argv = cli::normalise(std::env::args_os().collect());
@@ -26,7 +27,10 @@ fn main() -> ExitCode {
 fn run(cli: Cli, argv: &[OsString]) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Vswitchd(options) => vswitchd(options, cli.rundir, cli.ready_on_stdin, argv),
-        _ => anyhow::bail!("not there yet"),
+        Command::Up(options) => up(options, cli.rundir),
+        Command::Attach(_) | Command::Detach(_) | Command::Vsctl(_) | Command::Appctl(_) => {
+            anyhow::bail!("not there yet")
+        }
     }
 }
 
@@ -55,8 +59,26 @@ fn vswitchd(
         db: std::path::absolute(options.db.unwrap_or_else(rundir::default_db))?,
         pidfile: options.pidfile.flatten().map(std::path::absolute).transpose()?,
         workers: workers(&options.tuning),
+        temporary: false,
     };
     daemon::run(&config, vlog, shutdown, &mut InBackground(background))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn up(options: cli::Up, rundir: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    let shutdown = Shutdown::on_signals()?;
+    let quiet = Spec::Level { module: None, destination: Some(Destination::Console), level: Level::Warn };
+    let specs: Vec<Spec> = std::iter::once(quiet).chain(options.tuning.verbose.iter().cloned()).collect();
+    let vlog = Vlog::install(&specs);
+    let rundir = RunDir::new(rundir.unwrap_or_else(|| up::RUNDIR.into()))?;
+    let config = Config {
+        db: up::database(rundir.path()),
+        rundir,
+        pidfile: None,
+        workers: workers(&options.tuning),
+        temporary: true,
+    };
+    daemon::run(&config, vlog, shutdown, &mut Up::new(options)?)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -87,10 +87,15 @@ fn resolve(path: &Path) -> Result<PathBuf, OpenError> {
     }
 }
 
+/// The file that stands for the lock on the database file at `path`. It stays when the lock is given up.
+pub fn lock_path(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.~lock~"))
+}
+
 /// Takes the lock that ovsdb-server and ovsdb-tool take too: on `.NAME.~lock~` beside the file.
 fn lock(path: &Path) -> Result<File, OpenError> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let lock_path = path.with_file_name(format!(".{name}.~lock~"));
+    let lock_path = lock_path(path);
     let error = |source: io::Error| OpenError::Io { what: "lock", path: lock_path.clone(), source };
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock_path);
     let file = file.map_err(error)?;

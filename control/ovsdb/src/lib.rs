@@ -29,7 +29,7 @@ mod value;
 
 pub use database::Database;
 pub use error::{Error, Tag};
-pub use file::{FileJournal, OpenError, open};
+pub use file::{FileJournal, OpenError, lock_path, open};
 pub use framing::{FramingError, MAX_DEPTH, MAX_MESSAGE};
 pub use journal::{Journal, NoJournal};
 pub use row::Row;
