@@ -8,11 +8,6 @@ use uuid::Uuid;
 
 use crate::cli::OVS_VERSION;
 
-/// Interface types that we make or use.
-const IFACE_TYPES: [&str; 3] = ["gre", "internal", "system"];
-/// A bridge may ask for either; there is one datapath.
-const DATAPATH_TYPES: [&str; 2] = ["netdev", "system"];
-
 /// The host as its files describe it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -49,10 +44,6 @@ impl Identity {
             "db_version": schema_version,
             "system_type": self.system_type,
             "system_version": self.system_version,
-            "iface_types": ["set", IFACE_TYPES],
-            "datapath_types": ["set", DATAPATH_TYPES],
-            "dpdk_initialized": false,
-            "dpdk_version": "none",
         });
         let mut ids = vec![["hostname", &self.hostname], ["rundir", &self.rundir]];
         if !has_system_id {

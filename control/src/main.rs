@@ -1,7 +1,8 @@
 //! `underpass`: one binary, many names.
 
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::ffi::{CString, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -16,8 +17,8 @@ use control::shutdown::Shutdown;
 use control::up::{self, Up};
 
 fn main() -> ExitCode {
-    let argv = cli::normalise(std::env::args_os().collect());
-    let cli = Cli::parse_from(&argv);
+    let argv: Vec<OsString> = std::env::args_os().collect();
+    let cli = Cli::parse_from(cli::normalise(argv.clone()));
     run(cli, &argv).unwrap_or_else(|error| {
         eprintln!("underpass: {error:#}");
         ExitCode::FAILURE
@@ -47,6 +48,7 @@ fn vswitchd(
     if options.detach && !in_background {
         return Ok(detach::spawn(argv)?);
     }
+    take_name(argv);
     let background = if in_background { Some(Background::enter()?) } else { None };
     let shutdown = Shutdown::on_signals()?;
     let vlog = Vlog::install(&options.tuning.verbose);
@@ -80,6 +82,14 @@ fn up(options: cli::Up, rundir: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     };
     daemon::run(&config, vlog, shutdown, &mut Up::new(options)?)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// `ovs-ctl` knows a daemon by its command name, which would be this file's after `--detach`.
+fn take_name(argv: &[OsString]) {
+    let name = argv.first().map(Path::new).and_then(Path::file_name);
+    if let Some(name) = name.and_then(|n| CString::new(n.as_bytes()).ok()) {
+        let _ = rustix::thread::set_name(&name);
+    }
 }
 
 /// A switch without a log file is better than no switch.

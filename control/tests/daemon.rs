@@ -60,7 +60,19 @@ impl Place {
 
     fn vswitchd(&self, args: &[&str]) -> Command {
         let mut c = self.cmd(BINARY);
-        c.args(["vswitchd", "-vsyslog:off", "--workers=1", "--db"]).arg(self.db()).args(args);
+        c.arg("vswitchd");
+        self.place_in(c, args)
+    }
+
+    /// By the name that start scripts know.
+    fn ovs_vswitchd(&self, args: &[&str]) -> Command {
+        let link = self.dir.path().join("ovs-vswitchd");
+        let _ = std::os::unix::fs::symlink(BINARY, &link);
+        self.place_in(self.cmd(link.to_str().unwrap()), args)
+    }
+
+    fn place_in(&self, mut c: Command, args: &[&str]) -> Command {
+        c.args(["-vsyslog:off", "--workers=1", "--db"]).arg(self.db()).args(args);
         c
     }
 
@@ -261,7 +273,7 @@ fn detach_returns_when_ready() {
     let Some(place) = Place::new() else { return };
     let log = place.dir.path().join("log/x.log");
     let out = place
-        .vswitchd(&["--detach", "--pidfile", "--mlockall", "--no-chdir", "--monitor", "unix:/nowhere"])
+        .ovs_vswitchd(&["--detach", "--pidfile", "--mlockall", "--no-chdir", "--monitor", "unix:/nowhere"])
         .arg(format!("--log-file={}", log.display()))
         .output()
         .unwrap();
@@ -270,6 +282,7 @@ fn detach_returns_when_ready() {
     place.vsctl("add-br br0");
     let pid = std::fs::read_to_string(place.rundir().join("ovs-vswitchd.pid")).unwrap();
     let pid = pid.trim();
+    assert_eq!(std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap(), "ovs-vswitchd\n");
     let session = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let field = |n: usize| session.rsplit(") ").next().unwrap().split(' ').nth(n).map(str::to_owned);
     assert_eq!(field(3).as_deref(), Some(pid), "a session of its own: {session}");
