@@ -242,14 +242,12 @@ impl fmt::Display for Atom {
     }
 }
 
-/// Words, except those that would be read back as something else: booleans and the beginnings of UUIDs.
+/// Words, except those that would be read back as something else: booleans and what begins with a UUID.
 fn needs_quotes(text: &str) -> bool {
     let word = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
-    let hyphen = |at| matches!(at, 8 | 13 | 18 | 23);
-    let uuid_prefix = (4..=36).contains(&text.len())
-        && text.bytes().enumerate().all(|(at, b)| if hyphen(at) { b == b'-' } else { b.is_ascii_hexdigit() });
-    !word || uuid_prefix || text == "true" || text == "false"
+    let uuid = text.get(..36).is_some_and(|start| parse_uuid_text(start).is_some());
+    !word || uuid || text == "true" || text == "false"
 }
 
 /// The value of one column: a set (a scalar is a set of one) or a map. Elements are unique and sorted.
