@@ -25,3 +25,7 @@ pub mod status;
 
 // what ovs-appctl sees
 pub mod unixctl;
+
+// the command line
+pub mod appctl;
+pub mod vsctl;

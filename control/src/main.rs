@@ -8,13 +8,15 @@ use std::sync::Arc;
 
 use clap::Parser;
 
-use control::cli::{self, Cli, Command, Tuning, Vswitchd};
+use control::appctl;
+use control::cli::{self, Cli, Command, Rest, Tuning, Vswitchd};
 use control::daemon::{self, Config, Daemon, Stages};
 use control::detach::{self, Background};
 use control::logging::{Destination, Level, Spec, Vlog};
 use control::rundir::{self, RunDir};
 use control::shutdown::Shutdown;
 use control::up::{self, Up};
+use control::vsctl;
 
 fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().collect();
@@ -29,10 +31,17 @@ fn run(cli: Cli, argv: &[OsString]) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Vswitchd(options) => vswitchd(options, cli.rundir, cli.ready_on_stdin, argv),
         Command::Up(options) => up(options, cli.rundir),
-        Command::Attach(_) | Command::Detach(_) | Command::Vsctl(_) | Command::Appctl(_) => {
-            anyhow::bail!("not there yet")
-        }
+        Command::Vsctl(rest) => Ok(tool(vsctl::main, rest, cli.rundir)),
+        Command::Appctl(rest) => Ok(tool(appctl::main, rest, cli.rundir)),
+        Command::Attach(_) | Command::Detach(_) => anyhow::bail!("not there yet"),
     }
+}
+
+/// Hands over to a tool that reads its own arguments.
+fn tool(main: fn(Vec<OsString>, &Path) -> ExitCode, rest: Rest, rundir: Option<PathBuf>) -> ExitCode {
+    let mut args = rest.args;
+    let rundir = cli::take_rundir(&mut args).or(rundir).unwrap_or_else(rundir::default_rundir);
+    main(args, &rundir)
 }
 
 fn vswitchd(
