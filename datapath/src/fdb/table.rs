@@ -173,9 +173,15 @@ impl Table {
     /// Where `key` stands, and what is known about it.
     #[inline]
     pub(super) fn find(&self, key: Key) -> Option<(usize, Value)> {
+        self.find_pausing(key, |_| {})
+    }
+
+    /// [`Table::find`], with something happening after each look at a slot.
+    #[inline]
+    fn find_pausing(&self, key: Key, pause: impl Fn(usize)) -> Option<(usize, Value)> {
         for _ in 0..TRIES {
             let shifts = self.shifts.load(Acquire);
-            match self.probe(key) {
+            match self.probe(key, &pause) {
                 Probe::Hit(slot, value) => return Some((slot, value)),
                 Probe::Miss if self.shifts.load(Relaxed) == shifts => return None,
                 Probe::Miss | Probe::Torn => std::hint::spin_loop(),
@@ -185,7 +191,7 @@ impl Table {
     }
 
     #[inline]
-    fn probe(&self, key: Key) -> Probe {
+    fn probe(&self, key: Key, pause: impl Fn(usize)) -> Probe {
         let mut missed = Probe::Miss;
         for (i, slot) in self.path(key) {
             match slot.key.load(Acquire) {
@@ -197,6 +203,7 @@ impl Table {
                 },
                 _ => {}
             }
+            pause(i);
         }
         missed
     }
@@ -296,6 +303,10 @@ impl Slot {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+
     use super::*;
 
     #[test]
@@ -356,5 +367,116 @@ mod tests {
         let version = slot.value.load(Relaxed);
         slot.value.store(version.wrapping_add(Value::STEP), Relaxed);
         assert_eq!(slot.read(), None);
+    }
+
+    #[test]
+    fn at_every_step_of_a_removal_the_others_are_found() {
+        let mut shifts = 0;
+        for round in 0..200u16 {
+            let table = Table::new(8);
+            let key = |i: u16| Key::new(i, [2, 0, 0, 0, 0, round as u8]);
+            for i in 0..15 {
+                table.insert(key(i), Value::learned(PortId(i), 0));
+            }
+            for removed in 0..15 {
+                let check = || {
+                    for i in removed + 1..15 {
+                        assert_eq!(table.find(key(i)).map(|(_, v)| v.port()), Some(PortId(i)));
+                    }
+                };
+                let (slot, _) = table.find(key(removed)).unwrap();
+                table.remove(slot, |from, to, _| {
+                    assert_ne!(from, to);
+                    shifts += 1;
+                    check();
+                });
+                check();
+                assert_eq!(table.find(key(removed)), None);
+            }
+        }
+        assert_ne!(shifts, 0);
+    }
+
+    /// The reader is past the hole when the entry is copied there, and comes to the old place when it is empty.
+    #[test]
+    fn an_entry_that_moves_behind_the_reader_is_found() {
+        let moved_past = Cell::new(0);
+        for round in 0..200u16 {
+            let table = Table::new(8);
+            let key = |i: u16| Key::new(i, [2, 0, 0, 0, 0, round as u8]);
+            for i in 0..12 {
+                table.insert(key(i), Value::learned(PortId(i), 0));
+            }
+            let place = |i: u16| table.find(key(i)).unwrap().0;
+            let wanted = (0..12).find(|i| place(*i) != table.home(key(*i)));
+            let Some(wanted) = wanted else { continue };
+            let removed = Cell::new(false);
+            let found = table.find_pausing(key(wanted), |passed| {
+                if !removed.replace(true) {
+                    let before = place(wanted);
+                    table.remove(passed, |_, _, _| {});
+                    moved_past.set(moved_past.get() + usize::from(place(wanted) != before));
+                }
+            });
+            assert_eq!(found.map(|(_, v)| v.port()), Some(PortId(wanted)));
+        }
+        assert_ne!(moved_past.get(), 0);
+    }
+
+    /// A crowded table, so that every removal shifts others and every slot changes its key all the time. What stays must be
+    /// found wherever it stands, and what is found must be told apart from its neighbours.
+    #[test]
+    fn readers_find_what_stays_while_all_around_it_moves() {
+        // Several, for their hashes are seeded differently.
+        (0..6).for_each(|_| stay_while_others_move(&Table::new(8)));
+    }
+
+    fn stay_while_others_move(table: &Table) {
+        let key = |i: u16| Key::new(i, [2, 0, 0, 0, 0, 1]);
+        let staying = 0..5;
+        for i in staying.clone() {
+            table.insert(key(i), Value::learned(PortId(i), 0));
+        }
+        let stop = AtomicBool::new(false);
+        thread::scope(|s| {
+            let read = || {
+                let mut looks = 0u64;
+                while !stop.load(Relaxed) {
+                    for i in 0..20 {
+                        let found = table.find(key(i)).map(|(_, value)| value.port());
+                        if found != Some(PortId(i)) && (found.is_some() || staying.contains(&i)) {
+                            return Err((i, found));
+                        }
+                        looks += 1;
+                    }
+                }
+                Ok(looks)
+            };
+            let readers = [s.spawn(read), s.spawn(read)];
+            let (mut random, mut present) = (0x9e37_79b9_7f4a_7c15u64, 5);
+            for _ in 0..500_000 {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                let i = 5 + (random % 15) as u16;
+                match table.find(key(i)) {
+                    Some((slot, _)) => {
+                        table.remove(slot, |_, _, _| {});
+                        present -= 1;
+                    }
+                    None if present < 14 => {
+                        table.insert(key(i), Value::learned(PortId(i), 0));
+                        present += 1;
+                    }
+                    None => {}
+                }
+            }
+            stop.store(true, Relaxed);
+            for reader in readers {
+                let looks = reader.join().unwrap();
+                assert!(looks.is_ok_and(|n| n > 0), "{looks:?}");
+            }
+        });
+        assert_ne!(table.shifts.load(Relaxed), 0);
     }
 }
