@@ -1,9 +1,24 @@
 # Thin names over cargo and scripts. `make demo` shows the main job, `make test` proves it; both are run by root.
 SHELL := /bin/bash
-.PHONY: all demo test unit e2e lint bench fuzz
+.PHONY: all install install-names demo test unit e2e lint bench fuzz
 
 all:
 	cargo build --release
+
+PREFIX ?= /usr/local
+
+# The binary and its systemd unit
+install: all
+	install -D -m 755 $(wildcard target/*/release/underpass) $(DESTDIR)$(PREFIX)/sbin/underpass
+	install -d $(DESTDIR)/etc/systemd/system
+	sed 's:/usr/local:$(PREFIX):' dist/underpass.service > $(DESTDIR)/etc/systemd/system/underpass.service
+
+# The names of Open vSwitch's tools as well, on a host that has none of them
+install-names: install
+	install -d $(DESTDIR)$(PREFIX)/bin
+	ln -sf underpass $(DESTDIR)$(PREFIX)/sbin/ovs-vswitchd
+	ln -sf ../sbin/underpass $(DESTDIR)$(PREFIX)/bin/ovs-vsctl
+	ln -sf ../sbin/underpass $(DESTDIR)$(PREFIX)/bin/ovs-appctl
 
 # Two Docker hosts joined into one switch, before your eyes
 demo: all

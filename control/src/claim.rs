@@ -51,6 +51,7 @@ impl Pids {
         rundir.create().map_err(|source| Error::RunDir { path: rundir.path().into(), source })?;
         let vswitchd = PidFile::create(rundir.pidfile(VSWITCHD))?;
         let ovsdb_server = PidFile::create(rundir.pidfile(OVSDB_SERVER))?;
+        remove_dead_sockets(rundir.path());
         // The same file under two names would lose its lock with the second descriptor.
         let known = [vswitchd.path(), ovsdb_server.path()];
         let extra = match extra {
@@ -59,6 +60,21 @@ impl Pids {
         };
         Ok(Pids { _vswitchd: vswitchd, _ovsdb_server: ovsdb_server, _extra: extra })
     }
+}
+
+/// Removes the command sockets of killed daemons. We hold the pid files, so none of them belongs to a living one.
+fn remove_dead_sockets(rundir: &Path) {
+    let entries = std::fs::read_dir(rundir).into_iter().flatten().flatten();
+    for entry in entries.filter(|e| e.file_name().to_str().is_some_and(is_command_socket)) {
+        let _ = std::fs::remove_file(entry.path());
+    }
+}
+
+fn is_command_socket(name: &str) -> bool {
+    let pid = [VSWITCHD, OVSDB_SERVER]
+        .iter()
+        .find_map(|target| name.strip_prefix(target)?.strip_prefix('.')?.strip_suffix(".ctl"));
+    pid.is_some_and(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit()))
 }
 
 fn same_file(a: &Path, b: &Path) -> bool {
@@ -127,6 +143,18 @@ mod tests {
         std::fs::write(&path, "no socket").unwrap();
         assert!(SocketFile::listen(path.clone()).is_err());
         assert_eq!(std::fs::read(&path).unwrap(), b"no socket", "not ours to remove");
+    }
+
+    #[test]
+    fn command_sockets_by_name() {
+        for name in ["ovs-vswitchd.1.ctl", "ovsdb-server.4194304.ctl"] {
+            assert!(is_command_socket(name), "{name}");
+        }
+        for name in
+            ["ovs-vswitchd.ctl", "ovs-vswitchd..ctl", "ovs-vswitchd.x.ctl", "ovs-ofctl.1.ctl", "db.sock"]
+        {
+            assert!(!is_command_socket(name), "{name}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod absent;
 mod fdb;
 mod ports;
+mod routes;
 
 use datapath::snapshot::{Bridge, BridgeId, Port, Snapshot};
 
@@ -42,6 +43,8 @@ pub fn vswitchd() -> Commands<Daemon> {
         Command::new("memory/show", "", 0..=0, memory_show),
         Command::new("ofproto/list", "", 0..=0, look(|s, _| ports::list(s))),
         Command::new("ofproto/list-tunnels", "", 0..=0, look(|s, _| ports::list_tunnels(s))),
+        Command::new("ovs/route/lookup", "ip_addr", 1..=1, |_, args| routes::lookup(args)),
+        Command::new("ovs/route/show", "", 0..=0, |_, _| routes::show()),
         Command::new("qos/show", "interface", 1..=1, look(ports::qos_show)),
         Command::new("tnl/ports/show", "-v", 0..=1, look(|s, _| ports::tunnel_ports(s))),
     ];
