@@ -349,11 +349,15 @@ fn parse_row(
 fn column_set(table: &TableSchema, json: Option<&[Value]>) -> Result<Vec<Column>, Error> {
     let Some(names) = json else { return Ok(table.all_columns()) };
     let mut columns = Vec::with_capacity(names.len());
+    let json = || json!(names);
     for name in names {
-        let column = name.as_str().and_then(|name| table.resolve(name));
-        match column.filter(|column| !columns.contains(column)) {
-            Some(column) => columns.push(column),
-            None => return Err(Error::syntax(&json!(names), "array of distinct column names expected")),
+        let column = name.as_str().map(|name| table.resolve(name).ok_or(name));
+        match column {
+            Some(Ok(column)) if !columns.contains(&column) => columns.push(column),
+            Some(Err(name)) => {
+                return Err(Error::syntax(&json(), format!("{name} is not a valid column name")));
+            }
+            _ => return Err(Error::syntax(&json(), "array of distinct column names expected")),
         }
     }
     Ok(columns)

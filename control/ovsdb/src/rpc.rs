@@ -52,7 +52,7 @@ impl Server {
             "monitor" => self.monitor(session, method, &params, Version::V1),
             "monitor_cond" => self.monitor(session, method, &params, Version::V2),
             "monitor_cond_since" => self.monitor(session, method, &params, Version::V3),
-            "monitor_cond_change" => self.monitor_cond_change(session, &params, &id),
+            "monitor_cond_change" => self.monitor_cond_change(session, &params),
             "monitor_cancel" => self.monitor_cancel(session, &params),
             "get_schema" => {
                 self.database_of(method, &params).map(|which| self.database(which).schema().to_json())
@@ -64,7 +64,11 @@ impl Server {
             "set_db_change_aware" => match params.as_slice() {
                 // Our databases never change, but the answer says so to nobody.
                 [Value::Bool(_)] => Ok(json!({})),
-                _ => Err(Error::syntax(&json!(params), "true or false parameter expected").to_json()),
+                _ => Err(Error::syntax(
+                    &json!(params),
+                    "set_db_change_aware: true or false parameter expected",
+                )
+                .to_json()),
             },
             "echo" => Ok(Value::Array(params)),
             _ => Err(json!("unknown method")),
@@ -131,17 +135,17 @@ impl Server {
         Ok(initial)
     }
 
-    fn monitor_cond_change(&mut self, session: SessionId, params: &[Value], request: &Value) -> Answer {
+    fn monitor_cond_change(&mut self, session: SessionId, params: &[Value]) -> Answer {
         let [old_id, new_id, requests] = params else {
             return Err(Error::syntax(&json!(params), "invalid parameters").to_json());
         };
         let old_key = old_id.to_string();
         let found = self.session(session)?.monitors.remove(&old_key);
         let Some((_, which, mut monitor)) = found else {
-            return Err(Error::syntax(request, "unknown monitor session").to_json());
+            return Err(Error::syntax(old_id, "unknown monitor session").to_json());
         };
         let changed = match (requests.is_object(), monitor.version) {
-            (_, Version::V1) => Err(Error::syntax(request, "unknown monitor session")),
+            (_, Version::V1) => Err(Error::syntax(old_id, "unknown monitor session")),
             (false, _) => Err(Error::new(Tag::Syntax, "monitor-cond-change-requests must be object")),
             (true, _) => monitor.change_conditions(self.database(which), requests),
         };
@@ -196,7 +200,7 @@ impl Server {
     fn unlock(&mut self, session: SessionId, params: &[Value]) -> Answer {
         let name = lock_name("unlock", params)?;
         if !self.session(session)?.locks.remove(name) {
-            let details = "\"unlock\" without \"lock\" or \"steal\"";
+            let details = "unlock: \"unlock\" without \"lock\" or \"steal\"";
             return Err(Error::syntax(&json!(params), details).to_json());
         }
         self.release_lock(name, session);

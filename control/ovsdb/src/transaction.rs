@@ -98,8 +98,13 @@ impl<'a> Transaction<'a> {
     }
 
     pub(crate) fn delete(&mut self, table: &str, uuid: Uuid) {
-        if let Some(touched) = self.touch(table, uuid) {
-            touched.new = None;
+        let Some(touched) = self.touch(table, uuid) else { return };
+        touched.new = None;
+        if touched.old.is_none()
+            && let Some(rows) = self.touched.get_mut(table)
+        {
+            // Inserted by this transaction too: as if it had never been.
+            rows.remove(&uuid);
         }
     }
 
@@ -338,20 +343,15 @@ impl<'a> Transaction<'a> {
     }
 
     fn duplicate(&self, table: &TableSchema, index: &[usize], values: &[Datum], a: Uuid, b: Uuid) -> Error {
-        let (first, second) = (a.max(b), a.min(b));
-        let names: Vec<String> =
-            index.iter().map(|at| format!("\"{}\"", table.name_of(Column::At(*at)))).collect();
-        let names = match names.as_slice() {
-            [name] => format!("column {name}"),
-            [most @ .., last] => format!("columns {} and {last}", most.join(", ")),
-            [] => String::new(),
-        };
-        let values: Vec<String> = values.iter().map(Datum::to_string).collect();
+        let (first, second) = (a.min(b), a.max(b));
+        let names = index.iter().map(|at| format!("\"{}\"", table.name_of(Column::At(*at))));
+        let columns = if index.len() == 1 { "column" } else { "columns" };
         Error::constraint(format!(
-            "Transaction causes multiple rows in \"{}\" table to have identical values ({}) for index on {names}.  \
+            "Transaction causes multiple rows in \"{}\" table to have identical values ({}) for index on {columns} {}.  \
              First row, with UUID {first}, {}  Second row, with UUID {second}, {}",
             table.name,
-            values.join(", "),
+            enumeration(values.iter().map(Datum::to_string)),
+            enumeration(names),
             self.history(&table.name, index, first),
             self.history(&table.name, index, second),
         ))
@@ -368,8 +368,8 @@ impl<'a> Transaction<'a> {
                     .into()
             }
             Some((Some(old), _)) => {
-                let values: Vec<String> = index_values(old, index).iter().map(Datum::to_string).collect();
-                format!("had the following index values before the transaction: {}.", values.join(", "))
+                let values = enumeration(index_values(old, index).iter().map(Datum::to_string));
+                format!("had the following index values before the transaction: {values}.")
             }
             None => "existed in the database before this transaction and was not modified by the transaction.".into(),
         }
@@ -385,5 +385,15 @@ impl<'a> Transaction<'a> {
             Change { old, new }
         };
         Commit { changes: rows.map(change).collect(), comment: self.comment }
+    }
+}
+
+/// "a", "a and b", "a, b, and c"
+fn enumeration(items: impl Iterator<Item = String>) -> String {
+    let items: Vec<String> = items.collect();
+    match items.as_slice() {
+        [a, b] => format!("{a} and {b}"),
+        [most @ .., last] if !most.is_empty() => format!("{}, and {last}", most.join(", ")),
+        _ => items.concat(),
     }
 }
