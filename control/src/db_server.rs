@@ -8,11 +8,11 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
 /// How many clients may be connected at the same time.
@@ -64,7 +64,7 @@ impl DbServer {
     pub async fn serve(self, listener: UnixListener) {
         let mut sessions = JoinSet::new();
         loop {
-            let timeout = self.0.db.borrow().poll_timeout();
+            let timeout = self.0.db.borrow().poll_timeout().map(Instant::from_std);
             tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok(_) if sessions.len() >= MAX_SESSIONS => warn!("too many database clients: refused another"),
@@ -79,8 +79,8 @@ impl DbServer {
                 },
                 _ = sessions.join_next(), if !sessions.is_empty() => {}
                 () = self.0.timer.notified() => {}
-                () = sleep_until(timeout.unwrap_or_else(Instant::now).into()), if timeout.is_some() => {
-                    self.0.db.borrow_mut().handle_timeout(Instant::now());
+                () = sleep_until(timeout.unwrap_or_else(Instant::now)), if timeout.is_some() => {
+                    self.0.db.borrow_mut().handle_timeout(Instant::now().into_std());
                     self.0.changed.notify_one();
                     self.0.flush();
                 }
@@ -105,7 +105,7 @@ impl Shared {
     fn receive(&self, session: SessionId, bytes: &[u8]) -> bool {
         let mut db = self.db.borrow_mut();
         let before = db.db().serial();
-        let result = db.receive(session, bytes, Instant::now());
+        let result = db.receive(session, bytes, Instant::now().into_std());
         if db.db().serial() != before {
             self.changed.notify_one();
         }
@@ -186,8 +186,8 @@ async fn talk(shared: &Shared, session: SessionId, outbox: &Outbox, stream: &Uni
     let mut stuck_since = Instant::now();
     loop {
         let idle = outbox.is_empty();
-        let waiting_since =
-            if idle { shared.db.borrow().unfinished_since(session) } else { Some(stuck_since) };
+        let unfinished = || shared.db.borrow().unfinished_since(session).map(Instant::from_std);
+        let waiting_since = if idle { unfinished() } else { Some(stuck_since) };
         let deadline = waiting_since.map(|since| since + PATIENCE);
         tokio::select! {
             ready = stream.readable(), if idle => {
@@ -217,7 +217,7 @@ async fn talk(shared: &Shared, session: SessionId, outbox: &Outbox, stream: &Uni
                     stuck_since = Instant::now();
                 }
             }
-            () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => {
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                 let what = if idle { "finish its message" } else { "read what it was sent" };
                 warn!("disconnecting a database client that did not {what} within {PATIENCE:?}");
                 return Ok(());

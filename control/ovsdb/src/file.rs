@@ -273,3 +273,32 @@ impl Journal for FileJournal {
         i64::try_from(since_epoch.as_millis()).ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// A write that fails leaves neither a torn record nor a gap, and the next one goes well.
+    #[test]
+    fn a_failed_write_is_taken_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("conf.db");
+        let (_, mut journal) = open(&path, crate::open_vswitch::schema()).unwrap();
+        journal.append(&json!({ "_comment": "one" })).unwrap();
+        let good = fs::read(&path).unwrap();
+
+        let writable = std::mem::replace(&mut journal.file, File::open(&path).unwrap());
+        let error = journal.append(&json!({ "_comment": "two" })).unwrap_err();
+        assert!(error.to_string().contains("conf.db: write failed"), "{error}");
+        journal.file = writable;
+        // What a half-written record leaves on the disk.
+        journal.file.write_all_at(b"OVSDB JSON 99 tor", journal.length).unwrap();
+        journal.append(&json!({ "_comment": "3" })).unwrap();
+
+        let bytes = fs::read(&path).unwrap();
+        assert!(bytes.starts_with(&good));
+        let contents = log::decode(&bytes).unwrap();
+        assert_eq!((contents.records.len(), contents.damage), (3, None));
+    }
+}

@@ -2,6 +2,7 @@
 //! included. `requests.jsonl` lists them; lines that begin with '#' say what the next ones are about.
 //!
 //! Needs ovsdb-server (Debian: openvswitch-switch); without it the test says so and passes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests too
 
 use ovsdb::{Database, NoJournal, Server, SessionId};
 use serde_json::{Value, json};
