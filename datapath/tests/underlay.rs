@@ -8,12 +8,14 @@ mod namespace;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use datapath::offload::recognize;
 use datapath::port::{LocalPort, RxPacket, Sent, TxPacket, Underlay};
 use datapath::slab::{SLOTS, Slab};
 use datapath::snapshot::PortId;
 use datapath::sys::epoll::{Epoll, Event};
 use datapath::txq::TxQueue;
-use datapath::vnet::VnetHdr;
+use datapath::vnet::{GSO_TCPV4, VnetHdr};
+use datapath::wire::{gre, parse};
 use namespace::{drain, in_namespace, send, sh, wait_for, wait_up};
 
 const HOST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -422,7 +424,7 @@ fn gre4_receives_what_gro_has_merged() {
         let underlay = Underlay::gre4().unwrap();
         let (src, dst) = (Ipv4Addr::new(10, 0, 11, 2), Ipv4Addr::new(10, 0, 42, 2));
         let pseudo = |len: u16| [&src.octets()[..], &dst.octets(), &[0, 6], &len.to_be_bytes()].concat();
-        let packet = |seq: u32| {
+        let packet = |seq: u32, checksummed: bool| {
             let mut tcp = vec![0x30, 0x39, 0, 80];
             tcp.extend(seq.to_be_bytes());
             tcp.extend([0, 0, 0, 1, 0x50, 0x10, 4, 0, 0, 0, 0, 0]);
@@ -430,26 +432,40 @@ fn gre4_receives_what_gro_has_merged() {
             let sum = checksum(&[pseudo(1020), tcp.clone()].concat());
             tcp[16..18].copy_from_slice(&sum.to_be_bytes());
             let inner = ethernet(0x0800, &ipv4(src, dst, 6, 0, DF, &[], &tcp));
-            ipv4(PEER4, HOST4, 47, 0, DF, &[], &[&[0, 0, 0x65, 0x58][..], &inner].concat())
+            let header: &[u8] =
+                if checksummed { &[0x80, 0, 0x65, 0x58, 0, 0, 0, 0] } else { &[0, 0, 0x65, 0x58] };
+            let mut gre = [header, &inner].concat();
+            if checksummed {
+                let sum = checksum(&gre);
+                gre[4..6].copy_from_slice(&sum.to_be_bytes());
+            }
+            ipv4(PEER4, HOST4, 47, 0, DF, &[], &gre)
         };
-        // One batch, before the timeout; tried again should the machine have been elsewhere.
-        let (mut slab, mut queue) = (Slab::new(), TxQueue::new());
-        for i in 0..8 {
-            let frame = ethernet(0x0800, &packet(1 + 1000 * i));
-            let piece = slab.alloc(frame.len()).unwrap();
-            slab.get_mut(piece).copy_from_slice(&frame);
-            queue.push(VnetHdr::default(), &[piece]);
+        for (checksummed, header) in [(false, 4), (true, 8)] {
+            // One batch, before the timeout; tried again should the machine have been elsewhere.
+            let (mut slab, mut queue) = (Slab::new(), TxQueue::new());
+            for i in 0..8 {
+                let frame = ethernet(0x0800, &packet(1 + 1000 * i, checksummed));
+                let piece = slab.alloc(frame.len()).unwrap();
+                slab.get_mut(piece).copy_from_slice(&frame);
+                queue.push(VnetHdr::default(), &[piece]);
+            }
+            let mut got = Vec::new();
+            wait_for("a merged packet", || {
+                assert_eq!(net.tx(&slab, &queue).ok, 8);
+                std::thread::sleep(Duration::from_millis(100));
+                got = receive_all(&underlay);
+                got.len() == 1
+            });
+            let data = &got[0].1;
+            assert_eq!(data.len(), header + 14 + 20 + 20 + 8 * 1000);
+            // The GRE checksum, where there is one, is still that of the first packet.
+            assert_eq!(gre::decode(data).is_err(), checksummed);
+            let inner = &data[header..];
+            assert_eq!(inner[16..18], 8040u16.to_be_bytes());
+            assert_eq!(inner[14 + 20 + 16..][..2], (!checksum(&pseudo(8020))).to_be_bytes());
+            let vnet = recognize(inner, &parse(inner).unwrap().ip.unwrap());
+            assert_eq!((vnet.gso_type, vnet.gso_size.get(), vnet.needs_csum()), (GSO_TCPV4, 1460, true));
         }
-        let mut got = Vec::new();
-        wait_for("a merged packet", || {
-            assert_eq!(net.tx(&slab, &queue).ok, 8);
-            std::thread::sleep(Duration::from_millis(100));
-            got = receive_all(&underlay);
-            got.len() == 1
-        });
-        let data = &got[0].1;
-        assert_eq!(data.len(), 4 + 14 + 20 + 20 + 8 * 1000);
-        assert_eq!(data[20..22], 8040u16.to_be_bytes());
-        assert_eq!(data[4 + 14 + 20 + 16..][..2], (!checksum(&pseudo(8020))).to_be_bytes());
     });
 }

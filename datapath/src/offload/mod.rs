@@ -15,6 +15,7 @@ mod finish;
 mod fit;
 mod fragment;
 mod mss;
+mod recognize;
 mod segment;
 mod too_big;
 
@@ -22,6 +23,7 @@ pub use coalesce::Coalescer;
 pub use finish::finish_checksum;
 pub use fit::{Fit, FrameSink, fit};
 pub use mss::clamp_mss;
+pub use recognize::recognize;
 pub use too_big::{MAX_ANSWER, too_big};
 
 #[cfg(test)]

@@ -81,6 +81,16 @@ impl Gre {
 /// there is one. Returns the header and the payload's offset.
 #[inline]
 pub fn decode(packet: &[u8]) -> Result<(Gre, usize), Discard> {
+    let (gre, len) = decode_unverified(packet)?;
+    if gre.checksum && !Sum::of(packet).is_valid() {
+        return Err(Discard::Checksum);
+    }
+    Ok((gre, len))
+}
+
+/// [`decode`] without looking whether the checksum is right.
+#[inline]
+pub fn decode_unverified(packet: &[u8]) -> Result<(Gre, usize), Discard> {
     let (base, optional) = packet.split_first_chunk::<HEADER>().ok_or(Discard::Short)?;
     let base = u32::from_be_bytes(*base);
     let (flags, protocol) = ((base >> 16) as u16, base as u16);
@@ -94,9 +104,6 @@ pub fn decode(packet: &[u8]) -> Result<(Gre, usize), Discard> {
     };
     let checksum = field(C)?.is_some();
     let gre = Gre { protocol, checksum, key: field(K)?, sequence: field(S)? };
-    if checksum && !Sum::of(packet).is_valid() {
-        return Err(Discard::Checksum);
-    }
     Ok((gre, gre.header_len()))
 }
 

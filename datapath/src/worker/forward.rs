@@ -21,7 +21,7 @@ pub(super) struct Passing {
     pub(super) data: Piece,
     /// Its offload header.
     pub(super) vnet: VnetHdr,
-    /// It came through a tunnel, as one packet: its fellows may be merged with it.
+    /// It came through a tunnel, as one finished packet: its fellows may be merged with it.
     pub(super) tunneled: bool,
 }
 
@@ -45,8 +45,8 @@ impl Worker {
         let packets = std::mem::take(&mut self.packets);
         for packet in &packets {
             match decap(&snapshot, &mut self.slab, packet) {
-                Ok((from, data)) => {
-                    let passing = Passing { data, vnet: VnetHdr::default(), tunneled: true };
+                Ok((from, data, vnet)) => {
+                    let passing = Passing { data, vnet, tunneled: vnet == VnetHdr::default() };
                     self.forward(&snapshot, from, passing, now);
                 }
                 Err(why) => self.drops().add(why, 1),
