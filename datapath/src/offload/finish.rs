@@ -5,7 +5,8 @@ use crate::wire::checksum::Sum;
 use crate::wire::{Ip, proto, sctp, udp};
 
 /// Finishes the checksum that `vnet` says is partial, in place. `frame` must end where the packet ends, padding cut off
-/// or zero. `ip` is what parsing said of it. A header that points outside the frame changes nothing.
+/// or zero. `ip` is what parsing said of it. A header that points outside the frame, or into the headers that it was
+/// switched by, changes nothing.
 pub fn finish_checksum(frame: &mut [u8], ip: Option<&Ip>, vnet: &VnetHdr) {
     if let Some(patch) = unfinished(frame, ip, vnet) {
         patch.apply(frame, 0);
@@ -18,6 +19,9 @@ pub(super) fn unfinished(frame: &[u8], ip: Option<&Ip>, vnet: &VnetHdr) -> Optio
         return None;
     }
     let (start, offset) = (usize::from(vnet.csum_start.get()), usize::from(vnet.csum_offset.get()));
+    if ip.is_some_and(|ip| start < ip.l4) {
+        return None;
+    }
     let covered = frame.get(start..)?;
     let patch = if offset == sctp::CHECKSUM && ip.is_some_and(|ip| ip.proto == proto::SCTP && ip.l4 == start)
     {
@@ -89,6 +93,22 @@ mod tests {
         let mut frame = original;
         finish_checksum(&mut frame, None, &VnetHdr { flags: 0, ..partial(0, 16) });
         assert_eq!(frame, original);
+    }
+
+    #[test]
+    fn addresses_are_no_checksum() {
+        let mut frame = vec![0; 14];
+        frame[12..].copy_from_slice(&[8, 0]);
+        frame.extend([0x45, 0, 0, 36, 0, 0, 0, 0, 64, 255, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        frame.resize(50, 7);
+        let ip = crate::wire::parse(&frame).unwrap().ip.unwrap();
+        let original = frame.clone();
+        for (start, offset) in [(0, 0), (14, 12), (21, 8), (33, 17)] {
+            finish_checksum(&mut frame, Some(&ip), &partial(start, offset));
+            assert_eq!(frame, original, "{start} {offset}");
+        }
+        finish_checksum(&mut frame, Some(&ip), &partial(34, 0));
+        assert_ne!(frame, original);
     }
 
     #[test]
