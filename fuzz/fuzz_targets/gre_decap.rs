@@ -1,0 +1,100 @@
+//! A packet from the underlay, on its way to the tunnel that it belongs to.
+//!
+//! Input: a byte that picks the sender, the receiver and whether the GRE checksum is made right; the outer TOS; the
+//! packet from the GRE header on.
+#![no_main]
+
+use std::cell::RefCell;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use datapath::port::RxPacket;
+use datapath::slab::{Piece, Slab};
+use datapath::snapshot::{BridgeId, Port, PortId, PortKind, Snapshot};
+use datapath::tunnel::decap::decap;
+use datapath::tunnel::{Demux, Tos, Ttl, Tunnel, TunnelConfig};
+use datapath::wire::checksum::{Sum, pseudo};
+use datapath::wire::{Version, gre, ipv4, parse, proto};
+use libfuzzer_sys::fuzz_target;
+
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const SENDERS: [IpAddr; 4] = [
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 3)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 99)),
+];
+
+thread_local! {
+    static HOST: RefCell<(Snapshot, Slab)> = RefCell::new((snapshot(), Slab::new()));
+}
+
+/// Tunnels with and without key, local address, checksum and sequence number.
+fn snapshot() -> Snapshot {
+    let plain = TunnelConfig {
+        remote: SENDERS[0],
+        local: None,
+        in_key: None,
+        out_key: None,
+        csum: false,
+        seq: false,
+        tos: Tos::Inherit,
+        ttl: Ttl::Fixed(64),
+        df: true,
+    };
+    let configs = [
+        plain.clone(),
+        TunnelConfig { in_key: Some(7), out_key: Some(7), ..plain.clone() },
+        TunnelConfig { remote: SENDERS[1], local: Some(HERE), csum: true, seq: true, ..plain.clone() },
+        TunnelConfig { remote: SENDERS[2], ..plain },
+    ];
+    let ports = configs.into_iter().enumerate().map(|(i, config)| {
+        Some(Arc::new(Port {
+            id: PortId(i as u16),
+            bridge: BridgeId(0),
+            ofport: i as u16 + 1,
+            name: format!("gre{i}"),
+            kind: PortKind::Tunnel(Arc::new(Tunnel::new(config, None, 1500))),
+            counters: Arc::default(),
+            worker: 0,
+        }))
+    });
+    let ports: Vec<_> = ports.collect();
+    let demux = Demux::build(ports.iter().flatten()).expect("tunnels that differ");
+    Snapshot { ports, demux, ..Snapshot::default() }
+}
+
+fuzz_target!(|data: &[u8]| {
+    let [choice, tos, packet @ ..] = data else { return };
+    HOST.with_borrow_mut(|(snapshot, slab)| {
+        let data = Piece { len: packet.len() as u32, ..Slab::slot(0) };
+        slab.get_mut(data).copy_from_slice(packet);
+        if choice & 0x80 != 0 {
+            gre::fill_checksum(slab.get_mut(data));
+        }
+        let src = SENDERS[usize::from(choice % 4)];
+        let dst = if choice & 4 == 0 { HERE } else { SENDERS[3] };
+        let before = slab.get(data).to_vec();
+        let Ok((port, frame)) = decap(snapshot, slab, &RxPacket { data, src, dst, tos: *tos }) else {
+            return;
+        };
+
+        let port = snapshot.port(port).expect("a port that is there");
+        assert!(matches!(&port.kind, PortKind::Tunnel(t) if t.config.remote == src));
+        assert!(frame.off >= data.off && frame.off + frame.len == data.off + data.len);
+        let (before, after) = (&before[(frame.off - data.off) as usize..], slab.get(frame));
+        assert_eq!(before.len(), after.len());
+        assert_eq!(sound(before), sound(after), "{before:02x?}\n{after:02x?}");
+    });
+});
+
+/// Which of the checksums inside are right; the outer mark and the MSS must change none of this.
+fn sound(frame: &[u8]) -> Option<(bool, Option<bool>)> {
+    let ip = parse(frame)?.ip?;
+    let network = ip.version == Version::V6 || ipv4::checksum_ok(&frame[ip.l3..ip.l4]);
+    let tcp = ip.proto == proto::TCP && !ip.fragment && !ip.routed;
+    let segment = &frame[ip.l4..ip.end];
+    let transport =
+        tcp.then(|| (pseudo(ip.addresses(frame), proto::TCP, segment.len()) + Sum::of(segment)).is_valid());
+    Some((network, transport))
+}
