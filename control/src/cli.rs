@@ -41,7 +41,7 @@ pub enum Command {
     /// Hand DEVICE over to a bridge: make the bridge, move DEVICE's addresses to it, add DEVICE as a port
     Attach(Attach),
     /// Undo `attach`: give DEVICE its addresses back and take it out of the bridge
-    Detach(Attach),
+    Detach(Detach),
     /// Configure a running switch; also what the name ovs-vsctl means
     #[command(disable_help_flag = true)]
     Vsctl(Rest),
@@ -143,7 +143,7 @@ pub struct Up {
     /// GRE key, the same on all hosts [default: none]
     #[arg(long, value_name = "N")]
     pub key: Option<u32>,
-    /// Name of the switch
+    /// Name of the bridge
     #[arg(long, value_name = "NAME", default_value = "br0")]
     pub bridge: String,
     /// How it runs
@@ -151,12 +151,23 @@ pub struct Up {
     pub tuning: Tuning,
 }
 
-/// Options of `attach` and `detach`.
+/// Options of `detach`.
+#[derive(Debug, Args)]
+pub struct Detach {
+    /// What to undo
+    #[command(flatten)]
+    pub attached: Attach,
+    /// The database, where no switch is running [default: $OVS_DBDIR/conf.db or /etc/openvswitch/conf.db]
+    #[arg(long, value_name = "FILE")]
+    pub db: Option<PathBuf>,
+}
+
+/// Options of `attach`.
 #[derive(Debug, Args)]
 pub struct Attach {
     /// Such as docker0
     pub device: String,
-    /// Name of the switch
+    /// Name of the bridge
     #[arg(long, value_name = "NAME", default_value = "br0")]
     pub bridge: String,
 }

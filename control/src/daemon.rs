@@ -16,6 +16,7 @@ use ovsdb::Uuid;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 
+use crate::attach;
 use crate::claim::{self, Pids, SocketFile};
 use crate::db_server::DbServer;
 use crate::identity::Identity;
@@ -161,6 +162,18 @@ fn open_database(config: &Config) -> anyhow::Result<ovsdb::Server> {
     let identity = Identity::of_host(config.rundir.path(), &config.db);
     introduce(&mut server, &identity).context("cannot write this host's identity to the database")?;
     Ok(server)
+}
+
+/// `underpass detach` where no daemon runs, perhaps because it was killed. False: nothing was attached.
+pub fn detach_offline(db: &Path, device: &str) -> anyhow::Result<bool> {
+    if !db.exists() {
+        return Ok(false);
+    }
+    let (database, journal) = ovsdb::open(db, ovsdb::open_vswitch::schema())?;
+    let server = RefCell::new(ovsdb::Server::new(database, Box::new(journal)));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let undone = runtime.block_on(attach::detach_without_daemon(&server, device));
+    undone.with_context(|| format!("cannot give {device} back what it had"))
 }
 
 fn introduce(server: &mut ovsdb::Server, identity: &Identity) -> anyhow::Result<()> {

@@ -6,17 +6,19 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use anyhow::ensure;
 use clap::Parser;
 
-use control::appctl;
-use control::cli::{self, Cli, Command, Rest, Tuning, Vswitchd};
+use control::cli::{self, Attach, Cli, Command, Detach, Rest, Tuning, Vswitchd};
 use control::daemon::{self, Config, Daemon, Stages};
 use control::detach::{self, Background};
 use control::logging::{Destination, Level, Spec, Vlog};
+use control::pidfile;
 use control::rundir::{self, RunDir};
 use control::shutdown::Shutdown;
 use control::up::{self, Up};
 use control::vsctl;
+use control::{appctl, attach};
 
 fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().collect();
@@ -33,7 +35,8 @@ fn run(cli: Cli, argv: &[OsString]) -> anyhow::Result<ExitCode> {
         Command::Up(options) => up(options, cli.rundir),
         Command::Vsctl(rest) => Ok(tool(vsctl::main, rest, cli.rundir)),
         Command::Appctl(rest) => Ok(tool(appctl::main, rest, cli.rundir)),
-        Command::Attach(_) | Command::Detach(_) => anyhow::bail!("not there yet"),
+        Command::Attach(options) => attach(&options, cli.rundir),
+        Command::Detach(options) => detach(options, cli.rundir),
     }
 }
 
@@ -42,6 +45,37 @@ fn tool(main: fn(Vec<OsString>, &Path) -> ExitCode, rest: Rest, rundir: Option<P
     let mut args = rest.args;
     let rundir = cli::take_rundir(&mut args).or(rundir).unwrap_or_else(rundir::default_rundir);
     main(args, &rundir)
+}
+
+fn attach(options: &Attach, rundir: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    attach::check_device(&options.device).map_err(anyhow::Error::msg)?;
+    let rundir = RunDir::new(rundir.unwrap_or_else(rundir::default_rundir))?;
+    let place = rundir.path().display();
+    ensure!(
+        runs(&rundir),
+        "no switch runs in {place}: start one with `underpass vswitchd`, or name another --rundir"
+    );
+    let words = attach::attach_command(&options.device, &options.bridge);
+    Ok(vsctl::main(words.into_iter().map(OsString::from).collect(), rundir.path()))
+}
+
+fn detach(options: Detach, rundir: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    let device = &options.attached.device;
+    let rundir = RunDir::new(rundir.unwrap_or_else(rundir::default_rundir))?;
+    if runs(&rundir) {
+        let words = attach::detach_command(device);
+        return Ok(vsctl::main(words.into_iter().map(OsString::from).collect(), rundir.path()));
+    }
+    let undone = daemon::detach_offline(&options.db.unwrap_or_else(rundir::default_db), device)?;
+    if !undone {
+        println!("{device} is not attached to anything");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a switch has this run directory.
+fn runs(rundir: &RunDir) -> bool {
+    pidfile::holder(&rundir.pidfile(rundir::VSWITCHD)).is_some()
 }
 
 fn vswitchd(

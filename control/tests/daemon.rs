@@ -386,3 +386,34 @@ fn up_sets_up_and_undoes() {
     assert_eq!(place.links(), before);
     assert!(!rundir.exists());
 }
+
+#[test]
+fn attach_and_detach_with_and_without_a_daemon() {
+    let Some(place) = Place::new() else { return };
+    let ip = |line: &str| text(&place.cmd("ip").args(line.split(' ')).output().unwrap().stdout);
+    ip("link add docker0 type bridge");
+    ip("addr add 10.0.11.1/16 dev docker0");
+    ip("link set docker0 up");
+    let has = |device: &str| ip(&format!("-o addr show dev {device}")).contains(" 10.0.11.1/16 ");
+    let run =
+        |args: &[&str]| place.cmd(BINARY).args(args).env("OVS_DBDIR", place.dir.path()).output().unwrap();
+
+    let out = run(&["attach", "docker0"]);
+    assert!(!out.status.success() && text(&out.stderr).contains("no switch runs in"), "{out:?}");
+    let daemon = place.start();
+    assert!(!run(&["attach", "nosuch0"]).status.success());
+    for _ in 0..2 {
+        assert!(run(&["attach", "docker0"]).status.success());
+        assert!(has("br0") && !has("docker0"));
+    }
+    assert!(run(&["detach", "docker0"]).status.success());
+    assert!(has("docker0") && !has("br0"));
+
+    assert!(run(&["attach", "docker0"]).status.success());
+    daemon.signal("KILL");
+    daemon.wait();
+    assert!(!has("docker0"), "nobody was left to give it back");
+    assert!(run(&["detach", "docker0"]).status.success());
+    assert!(has("docker0"));
+    assert!(text(&run(&["detach", "docker0"]).stdout).contains("not attached"));
+}
