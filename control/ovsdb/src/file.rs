@@ -97,18 +97,31 @@ pub fn lock_path(path: &Path) -> PathBuf {
 fn lock(path: &Path) -> Result<File, OpenError> {
     let lock_path = lock_path(path);
     let error = |source: io::Error| OpenError::Io { what: "lock", path: lock_path.clone(), source };
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock_path);
-    let file = file.map_err(error)?;
-    match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS) => {
-            let holder = fcntl_getlk(&file, &Flock::from(FlockType::WriteLock)).ok().flatten();
-            let pid = holder.and_then(|lock| lock.pid);
-            let owner =
-                pid.map_or("another process".into(), |pid| format!("process {}", pid.as_raw_nonzero()));
-            Err(OpenError::Locked { path: path.to_owned(), owner })
+    loop {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock_path);
+        let file = file.map_err(error)?;
+        match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::ACCESS) => {
+                return Err(OpenError::Locked { path: path.to_owned(), owner: lock_owner(&file) });
+            }
+            Err(errno) => return Err(error(errno.into())),
         }
-        Err(errno) => Err(error(errno.into())),
+        // Its last owner may have removed the file since it was opened: then the next would lock another one.
+        let locked = file.metadata().map_err(error)?;
+        if fs::metadata(&lock_path)
+            .is_ok_and(|there| (there.dev(), there.ino()) == (locked.dev(), locked.ino()))
+        {
+            return Ok(file);
+        }
+    }
+}
+
+fn lock_owner(file: &File) -> String {
+    let holder = fcntl_getlk(file, &Flock::from(FlockType::WriteLock)).ok().flatten();
+    match holder.and_then(|lock| lock.pid) {
+        Some(pid) => format!("process {}", pid.as_raw_nonzero()),
+        None => "another process".to_owned(),
     }
 }
 

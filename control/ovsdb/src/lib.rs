@@ -25,6 +25,7 @@ mod rpc;
 pub mod schema;
 mod server;
 mod transaction;
+mod types;
 mod value;
 
 pub use database::Database;

@@ -117,7 +117,12 @@ impl Server {
         };
         if server.db.rows("Open_vSwitch").next().is_none() {
             let insert = json!([{ "op": "insert", "table": "Open_vSwitch", "row": {} }]);
-            server.transact(&insert, Instant::now());
+            for result in server.transact(&insert, Instant::now()) {
+                if let Some(error) = result.get("error") {
+                    // A client's first transaction makes the row as well, as with a new ovsdb-server.
+                    tracing::error!("cannot make the row of table Open_vSwitch: {error}");
+                }
+            }
         }
         server
     }
