@@ -87,9 +87,21 @@ proptest! {
     }
 
     #[test]
-    fn any_record_is_changes_or_an_error(json in any_json()) {
-        let contents = ovsdb::log::decode(&ovsdb::log::encode(&json!({ "Bridge": json }))).unwrap();
-        prop_assert_eq!(contents.records.len(), 1);
+    fn any_record_is_changes_or_an_error(operations in a_transaction(), spoilt in any_json()) {
+        let memory = Memory::default();
+        let mut server = Server::new(Database::open_vswitch(), Box::new(memory.clone()));
+        server.transact(&json!(operations), Instant::now());
+        let mut bytes = ovsdb::log::encode(&server.db().schema().to_json());
+        bytes.extend(memory.0.borrow().iter());
+        bytes.extend(ovsdb::log::encode(&json!({ "Bridge": { Uuid::from_u128(1).to_string(): { "ports": spoilt } } })));
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("conf.db");
+        std::fs::write(&path, &bytes).unwrap();
+        match ovsdb::open(&path, ovsdb::open_vswitch::schema()) {
+            Ok((db, _)) => check_integrity(&db),
+            Err(error) => prop_assert!(error.to_string().contains("does not fit the schema"), "{error}"),
+        }
+        prop_assert_eq!(std::fs::read(&path).unwrap(), bytes);
     }
 }
 
