@@ -77,15 +77,16 @@ impl Worker {
         while !self.shared.stop.load(Ordering::Acquire) {
             // an interrupted or failing wait is tried again; `stop` bounds it
             let ready = self.epoll.wait(&mut events, None).unwrap_or(0);
+            let (wake, sources) = (sources::WAKE, events.iter().take(ready).map(epoll::Event::token));
+            // drained before looking for a snapshot: one that is published after that wakes us again
+            if sources.clone().any(|token| token == wake)
+                && let Some(own) = self.shared.workers.get(self.index)
+            {
+                own.wake.drain();
+            }
             self.refresh();
-            for event in events.iter().take(ready) {
-                if event.token() == sources::WAKE {
-                    if let Some(own) = self.shared.workers.get(self.index) {
-                        own.wake.drain();
-                    }
-                } else {
-                    self.serve(event.token());
-                }
+            for token in sources.filter(|token| *token != wake) {
+                self.serve(token);
             }
         }
     }

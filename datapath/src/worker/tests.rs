@@ -164,6 +164,15 @@ fn ports_come_and_go() {
     assert_eq!(s.recv(1).1, frame(BROADCAST, B, "two"));
 }
 
+/// Each is waited for, so the next comes while a worker is still busy with the one before.
+#[test]
+fn publications_in_a_row_are_all_taken_up() {
+    let s = Switch::new(3, 2);
+    for i in 0..3000 {
+        s.publish(|p| p.id != PortId(i % 3));
+    }
+}
+
 #[test]
 fn a_frame_too_long_for_the_other_devices_mtu_is_cut() {
     use crate::wire::parse::parse;
