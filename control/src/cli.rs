@@ -201,11 +201,30 @@ pub fn normalise(argv: Vec<OsString>) -> Vec<OsString> {
     }
     out.extend(implied);
     let mut rest: Vec<OsString> = argv.collect();
-    if !out.iter().chain(&rest).any(|a| a == "vsctl" || a == "appctl") {
+    let tool = tool_position(&out, &rest);
+    if tool.is_none() {
         rest.iter_mut().for_each(spell_out_verbose);
     }
     out.extend(rest);
+    if let Some(at) = tool {
+        // The parser swallows the first `--`, and theirs separate commands: here is one to swallow.
+        out.insert(at + 1, "--".into());
+    }
     out
+}
+
+/// Where vsctl or appctl is named as the subcommand.
+fn tool_position(out: &[OsString], rest: &[OsString]) -> Option<usize> {
+    let mut words = out.iter().chain(rest).enumerate().skip(1);
+    let (at, subcommand) = loop {
+        let (at, word) = words.next()?;
+        if word == "--rundir" {
+            words.next();
+        } else if !word.as_encoded_bytes().starts_with(b"-") {
+            break (at, word);
+        }
+    };
+    (subcommand == "vsctl" || subcommand == "appctl").then_some(at)
 }
 
 fn spell_out_verbose(arg: &mut OsString) {
@@ -306,6 +325,9 @@ mod tests {
         };
         assert_eq!(get("ovs-vsctl --no-wait -v -- add-br br0"), ["--no-wait", "-v", "--", "add-br", "br0"]);
         assert_eq!(get("underpass appctl -t x --help"), ["-t", "x", "--help"]);
+        assert_eq!(get("ovs-vsctl -- --may-exist add-br a"), ["--", "--may-exist", "add-br", "a"]);
+        assert_eq!(get("underpass --rundir /x vsctl -- -x list-br"), ["--", "-x", "list-br"]);
+        assert!(matches!(parse("underpass up vsctl --remote 10.0.0.1").unwrap().command, Command::Up(_)));
 
         let mut args: Vec<OsString> = ["--no-wait", "--rundir", "/x", "show"].map(Into::into).into();
         assert_eq!(take_rundir(&mut args), Some("/x".into()));
