@@ -102,10 +102,10 @@ impl Sequence {
     /// Sends `count` datagrams of `size` payload bytes, `rate` a second.
     #[track_caller]
     pub fn start(from: &dyn Place, to: &dyn Place, ip: &str, count: u64, size: usize, rate: u64) -> Sequence {
-        let any = if ip.contains(':') { "[::]:7001" } else { "0.0.0.0:7001" };
-        let dest = if ip.contains(':') { format!("[{ip}]:7001") } else { format!("{ip}:7001") };
+        let any = if ip.contains(':') { "[::]:17001" } else { "0.0.0.0:17001" };
+        let dest = if ip.contains(':') { format!("[{ip}]:17001") } else { format!("{ip}:17001") };
         let receiver = spawn(to, &["udp-recv", any]);
-        listening(to, "udp", 7001);
+        listening(to, "udp", 17001);
         let sender =
             spawn(from, &["udp-send", &dest, &count.to_string(), &size.to_string(), &rate.to_string()]);
         Sequence { sender, receiver }
@@ -139,12 +139,12 @@ pub fn udp(from: &dyn Place, to: &dyn Place, ip: &str, count: u64, size: usize, 
 #[track_caller]
 pub fn tcp(from: &dyn Place, to: &dyn Place, ip: &str, bytes: u64) {
     let (any, dest) = if ip.contains(':') {
-        ("[::]:7002", format!("[{ip}]:7002"))
+        ("[::]:17002", format!("[{ip}]:17002"))
     } else {
-        ("0.0.0.0:7002", format!("{ip}:7002"))
+        ("0.0.0.0:17002", format!("{ip}:17002"))
     };
     let receiver = spawn(to, &["tcp-recv", any]);
-    listening(to, "tcp", 7002);
+    listening(to, "tcp", 17002);
     let mut sender = spawn(from, &["tcp-send", &dest, &bytes.to_string()]);
     let status =
         cli::wait(&mut sender, Duration::from_secs(120)).expect("the TCP transfer ends within 120 s");

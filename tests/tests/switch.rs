@@ -121,9 +121,9 @@ fn ipv6(a: &Host, b: &Host, ca: &Container, cb: &Container) {
 /// of hA connects to it.
 #[track_caller]
 fn published_port_and_nat(a: &Host, b: &Host) {
-    let server = a.engine.as_ref().unwrap().container(&["-p", "7002:7002"]);
+    let server = a.engine.as_ref().unwrap().container(&["-p", "17002:17002"]);
     traffic::tcp(b, &server, UNDERLAY[0], 2_000_000);
-    let capture = Capture::start(b, "u0", "tcp port 7002");
+    let capture = Capture::start(b, "u0", "tcp port 17002");
     traffic::tcp(&server, b, UNDERLAY[1], 100_000);
     let seen = capture.stop();
     assert!(seen.outer(&format!("src {} and dst {}", UNDERLAY[0], UNDERLAY[1])) > 0);
