@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::pidfile::{self, PidFile};
 use crate::rundir::{self, OVSDB_SERVER, RunDir, VSWITCHD};
@@ -37,6 +38,22 @@ pub enum Error {
     },
 }
 
+/// How long a process that was killed may take to vanish.
+const LAST_BREATH: Duration = Duration::from_millis(500);
+
+/// Tries until it succeeds or fails for another reason than that somebody holds the thing. A killed process gives up
+/// locks and sockets one after the other, and its successor may come sooner than that: only who still holds one after
+/// a moment is alive.
+pub fn patiently<T, E>(mut attempt: impl FnMut() -> Result<T, E>, held: impl Fn(&E) -> bool) -> Result<T, E> {
+    let until = Instant::now() + LAST_BREATH;
+    loop {
+        match attempt() {
+            Err(e) if held(&e) && Instant::now() < until => std::thread::sleep(LAST_BREATH / 50),
+            outcome => return outcome,
+        }
+    }
+}
+
 /// The pid files of a daemon.
 #[derive(Debug)]
 pub struct Pids {
@@ -49,13 +66,16 @@ impl Pids {
     /// Makes the run directory ours. `extra` is a pid file that the operator wants besides.
     pub fn claim(rundir: &RunDir, extra: Option<&Path>) -> Result<Pids, Error> {
         rundir.create().map_err(|source| Error::RunDir { path: rundir.path().into(), source })?;
-        let vswitchd = PidFile::create(rundir.pidfile(VSWITCHD))?;
-        let ovsdb_server = PidFile::create(rundir.pidfile(OVSDB_SERVER))?;
+        let create = |path: PathBuf| {
+            patiently(|| PidFile::create(path.clone()), |e| matches!(e, pidfile::Error::Busy { .. }))
+        };
+        let vswitchd = create(rundir.pidfile(VSWITCHD))?;
+        let ovsdb_server = create(rundir.pidfile(OVSDB_SERVER))?;
         remove_dead_sockets(rundir.path());
         // The same file under two names would lose its lock with the second descriptor.
         let known = [vswitchd.path(), ovsdb_server.path()];
         let extra = match extra {
-            Some(path) if !known.iter().any(|k| same_file(k, path)) => Some(PidFile::create(path.into())?),
+            Some(path) if !known.iter().any(|k| same_file(k, path)) => Some(create(path.into())?),
             _ => None,
         };
         Ok(Pids { _vswitchd: vswitchd, _ovsdb_server: ovsdb_server, _extra: extra })
@@ -88,12 +108,13 @@ pub struct SocketFile(PathBuf);
 impl SocketFile {
     /// Listens on `path`. What a dead process left there is replaced; a socket that is answered is not.
     pub fn listen(path: PathBuf) -> Result<(tokio::net::UnixListener, SocketFile), Error> {
-        match UnixStream::connect(&path) {
-            Ok(_) => return Err(Error::SocketBusy(path)),
-            Err(e) if e.kind() == ErrorKind::ConnectionRefused && is_socket(&path) => {
-                drop(std::fs::remove_file(&path));
-            }
-            Err(_) => {}
+        let unanswered = || match UnixStream::connect(&path) {
+            Ok(_) => Err(Error::SocketBusy(path.clone())),
+            Err(why) => Ok(why),
+        };
+        let why = patiently(unanswered, |_| true)?;
+        if why.kind() == ErrorKind::ConnectionRefused && is_socket(&path) {
+            let _ = std::fs::remove_file(&path);
         }
         let listener = UnixListener::bind(&path).and_then(|listener| {
             rundir::restrict(&path)?;

@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::sync::{Notify, watch};
 
 use crate::attach;
-use crate::claim::{self, Pids, SocketFile};
+use crate::claim::{self, Pids, SocketFile, patiently};
 use crate::db_server::DbServer;
 use crate::identity::Identity;
 use crate::logging::Vlog;
@@ -157,7 +157,8 @@ fn open_database(config: &Config) -> anyhow::Result<ovsdb::Server> {
     {
         std::fs::create_dir(dir).with_context(|| format!("cannot make the directory {}", dir.display()))?;
     }
-    let (db, journal) = ovsdb::open(&config.db, ovsdb::open_vswitch::schema())?;
+    let open = || ovsdb::open(&config.db, ovsdb::open_vswitch::schema());
+    let (db, journal) = patiently(open, |e| matches!(e, ovsdb::OpenError::Locked { .. }))?;
     let mut server = ovsdb::Server::new(db, Box::new(journal));
     let identity = Identity::of_host(config.rundir.path(), &config.db);
     introduce(&mut server, &identity).context("cannot write this host's identity to the database")?;

@@ -242,6 +242,14 @@ fn a_killed_daemon_is_succeeded() {
     let daemon = place.start();
     place.vsctl("add-br br0");
     daemon.signal("KILL");
+    // At once, perhaps before the dead one has let go of everything.
+    let successor = place.vswitchd(&["--detach", "-vconsole:warn"]).output().unwrap();
+    assert!(successor.status.success(), "{successor:?}");
+    assert_eq!(daemon.wait(), None);
+    assert!(place.appctl(&["exit"]).status.success());
+
+    let daemon = place.start();
+    daemon.signal("KILL");
     assert_eq!(daemon.wait(), None);
     assert!(place.in_rundir().contains(&"db.sock".into()));
     let daemon = place.start();
