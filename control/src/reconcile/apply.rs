@@ -5,20 +5,15 @@ use std::sync::Arc;
 
 use datapath::counters::PortCounters;
 use datapath::fdb::Fdb;
-use datapath::port::{LocalPort, Underlay};
+use datapath::port::LocalPort;
 use datapath::snapshot::{BridgeId, OfPort, Port, PortId, PortKind};
-use datapath::tunnel::{Tunnel, TunnelConfig};
 
 use super::actual::{Attachment, BridgeState, OFPORT_LOCAL, PortState, ofport};
 use super::wanted::{Attach, Wanted, WantedBridge, WantedPort, What};
 use super::{PATIENCE, Reconciler};
 use crate::devices::member::Member;
 use crate::devices::netlink::{Link, Links};
-use crate::devices::path::{self, Path};
 use crate::devices::{mac_for, reason};
-
-/// MTU of an internal port in a bridge without devices of the host.
-const DEFAULT_MTU: u32 = 1500;
 
 impl Reconciler {
     /// Moves out of the state what is not wanted, or no longer what it was.
@@ -183,175 +178,6 @@ impl Reconciler {
         }
     }
 
-    async fn tunnel(&mut self, config: &TunnelConfig) -> Tunnel {
-        let path = self.paths.look_up(config.remote, config.local, &self.links).await.ok();
-        let mtu = path.as_ref().map_or(path::DEFAULT_MTU, |p| p.mtu);
-        Tunnel::new(config.clone(), source(config, path.as_ref()), mtu)
-    }
-
-    /// Brings tunnels up to date with their rows and with the paths to their far ends.
-    pub(super) async fn follow_tunnels(&mut self, wanted: &Wanted) {
-        for (bridge_name, bridge) in &wanted.bridges {
-            for (name, port) in &bridge.ports {
-                let Ok(What::Tunnel(config)) = &port.what else { continue };
-                let Some(standing) = self.tunnel_of(bridge_name, name) else { continue };
-                let path = self.paths.look_up(config.remote, config.local, &self.links).await.ok();
-                let source = source(config, path.as_ref());
-                if let Some(path) = &path {
-                    let before = standing.path_mtu.swap(path.mtu, std::sync::atomic::Ordering::Relaxed);
-                    if before != path.mtu {
-                        tracing::info!("{name}: MTU of the path to {} is {} bytes", config.remote, path.mtu);
-                    }
-                }
-                // Without a route now, the address of before does as well
-                let moved = source.is_some() && source != standing.source;
-                if standing.config == *config && !moved {
-                    continue;
-                }
-                if let Err(e) = self.open_underlay(config) {
-                    self.fail(
-                        bridge_name,
-                        name,
-                        format!("could not open network device {name} ({})", reason(&e)),
-                    );
-                    continue;
-                }
-                let tunnel = self.tunnel(config).await;
-                self.replace(bridge_name, name, |port| {
-                    // Sequence numbers go on: a receiver may discard what looks old (RFC 2890 section 2.2)
-                    let next = standing.sequence.load(std::sync::atomic::Ordering::Relaxed);
-                    tunnel.sequence.store(next, std::sync::atomic::Ordering::Relaxed);
-                    Port { kind: PortKind::Tunnel(Arc::new(tunnel)), ..copy(port) }
-                });
-                if standing.config.remote != config.remote {
-                    self.flush(bridge_name, name);
-                }
-            }
-        }
-    }
-
-    /// What each tunnel leaves by now: (bridge, port, path).
-    pub(super) async fn egress(&mut self) -> Vec<(String, String, Option<Path>)> {
-        let tunnels: Vec<(String, String, Arc<Tunnel>)> = {
-            let state = self.state.borrow();
-            let ports = state.bridges.iter().flat_map(|(b, s)| s.ports.iter().map(move |(n, p)| (b, n, p)));
-            ports
-                .filter_map(|(b, n, p)| match &p.port.kind {
-                    PortKind::Tunnel(t) => Some((b.clone(), n.clone(), t.clone())),
-                    PortKind::Local(_) => None,
-                })
-                .collect()
-        };
-        let mut found = Vec::new();
-        for (bridge, name, tunnel) in tunnels {
-            let path = self.paths.look_up(tunnel.config.remote, tunnel.config.local, &self.links).await.ok();
-            found.push((bridge, name, path));
-        }
-        found
-    }
-
-    /// Opens the socket that the tunnel rides on, if it is not open.
-    fn open_underlay(&mut self, config: &TunnelConfig) -> std::io::Result<()> {
-        let mut state = self.state.borrow_mut();
-        let (place, open): (_, fn() -> std::io::Result<Underlay>) = match config.remote.is_ipv4() {
-            true => (&mut state.underlay4, Underlay::gre4),
-            false => (&mut state.underlay6, Underlay::gre6),
-        };
-        if place.is_none() {
-            *place = Some(Arc::new(open()?));
-            self.dirty = true;
-        }
-        Ok(())
-    }
-
-    /// Closes sockets that no tunnel rides on: GRE packets are then the kernel's again.
-    fn keep_underlays(&mut self) {
-        let mut state = self.state.borrow_mut();
-        let remotes =
-            state.bridges.values().flat_map(|b| b.ports.values()).filter_map(|p| match &p.port.kind {
-                PortKind::Tunnel(t) => Some(t.config.remote),
-                PortKind::Local(_) => None,
-            });
-        let (v4, v6) = remotes.fold((false, false), |(v4, v6), r| (v4 | r.is_ipv4(), v6 | r.is_ipv6()));
-        state.underlay4.take_if(|_| !v4);
-        state.underlay6.take_if(|_| !v6);
-    }
-
-    /// Keeps devices as they shall be: members joined, MTUs and addresses right. True: links changed.
-    pub(super) async fn tend(&mut self, wanted: &Wanted) -> bool {
-        let mut changed = false;
-        for (bridge_name, bridge) in &wanted.bridges {
-            let mtu = self.least_mtu(bridge_name);
-            for (name, port) in &bridge.ports {
-                let Some((local, plan)) = self.plan(bridge_name, name, port, mtu) else { continue };
-                match self.carry_out(&local, &plan).await {
-                    Ok(acted) => changed |= acted,
-                    Err(e) => tracing::warn!("{name}: {}", reason(&e)),
-                }
-            }
-        }
-        changed
-    }
-
-    /// The least MTU of a bridge's devices of the host, which its internal ports follow, as OVS has it.
-    fn least_mtu(&self, bridge: &str) -> u32 {
-        let state = self.state.borrow();
-        let ports = state.bridges.get(bridge).into_iter().flat_map(|b| b.ports.values());
-        let mtus = ports.filter_map(|p| match &p.attachment {
-            Attachment::Direct { ifindex } => self.links.by_index(*ifindex).map(|l| l.mtu),
-            Attachment::Member(member) => self.links.by_index(member.bridge).map(|l| l.mtu),
-            Attachment::Tap { .. } | Attachment::Tunnel => None,
-        });
-        mtus.min().unwrap_or(DEFAULT_MTU)
-    }
-
-    fn plan(
-        &self,
-        bridge: &str,
-        name: &str,
-        wanted: &WantedPort,
-        mtu: u32,
-    ) -> Option<(Arc<LocalPort>, Plan)> {
-        let mut state = self.state.borrow_mut();
-        let port = state.bridges.get_mut(bridge)?.ports.get_mut(name)?;
-        let PortKind::Local(local) = &port.port.kind else { return None };
-        let plan = match &mut port.attachment {
-            Attachment::Tunnel => return None,
-            Attachment::Direct { ifindex } => {
-                Plan { link: *ifindex, mtu: wanted.mtu_request, ..Plan::default() }
-            }
-            Attachment::Member(member) => {
-                Plan { link: member.near, member: Some(member.clone()), ..Plan::default() }
-            }
-            Attachment::Tap { ifindex, mac: mac_before, mtu: mtu_before } => {
-                let Ok(What::Internal { mac }) = wanted.what else { return None };
-                let mtu = wanted.mtu_request.unwrap_or(mtu);
-                // Only news is acted on, so that what an operator sets by hand stands
-                let mac = mac.filter(|mac| mac_before.replace(*mac) != Some(*mac));
-                let mtu = Some(mtu).filter(|mtu| mtu_before.replace(*mtu) != Some(*mtu));
-                Plan { link: *ifindex, mac, mtu, member: None }
-            }
-        };
-        Some((local.clone(), plan))
-    }
-
-    async fn carry_out(&self, local: &LocalPort, plan: &Plan) -> std::io::Result<bool> {
-        if let Some(member) = &plan.member {
-            return member.tend(&self.netlink, &self.links, local).await;
-        }
-        let Some(link) = self.links.by_index(plan.link) else { return Ok(false) };
-        let mtu = plan.mtu.filter(|mtu| *mtu != link.mtu);
-        let mac = plan.mac.filter(|mac| *mac != link.mac);
-        local.set_mtu(mtu.unwrap_or(link.mtu));
-        if let Some(mac) = mac {
-            self.netlink.set_mac(link.index, mac).await?;
-        }
-        if let Some(mtu) = mtu {
-            self.netlink.set_mtu(link.index, mtu).await?;
-        }
-        Ok(mtu.is_some() || mac.is_some())
-    }
-
     /// The number an interface had when it last worked.
     fn number_before(&self, wanted: &WantedPort) -> Option<OfPort> {
         ofport(wanted.ofport).or_else(|| self.remembered.get(&wanted.row?).copied())
@@ -359,13 +185,6 @@ impl Reconciler {
 
     fn has(&self, bridge: &str, name: &str) -> bool {
         self.state.borrow().bridges.get(bridge).is_some_and(|b| b.ports.contains_key(name))
-    }
-
-    pub(super) fn tunnel_of(&self, bridge: &str, name: &str) -> Option<Arc<Tunnel>> {
-        match &self.state.borrow().bridges.get(bridge)?.ports.get(name)?.port.kind {
-            PortKind::Tunnel(tunnel) => Some(tunnel.clone()),
-            PortKind::Local(_) => None,
-        }
     }
 
     fn insert(
@@ -429,7 +248,7 @@ impl Reconciler {
         }
     }
 
-    fn replace(&mut self, bridge: &str, name: &str, new: impl FnOnce(&Port) -> Port) {
+    pub(super) fn replace(&mut self, bridge: &str, name: &str, new: impl FnOnce(&Port) -> Port) {
         let mut state = self.state.borrow_mut();
         if let Some(port) = state.bridges.get_mut(bridge).and_then(|b| b.ports.get_mut(name)) {
             port.port = Arc::new(new(&port.port));
@@ -437,14 +256,8 @@ impl Reconciler {
         }
     }
 
-    fn flush(&self, bridge: &str, name: &str) {
-        if let Some(port) = self.state.borrow().bridges.get(bridge).and_then(|b| b.ports.get(name)) {
-            port.fdb.flush_port(port.port.id);
-        }
-    }
-
     /// Notes why an interface does not work. A port that stood leaves.
-    fn fail(&mut self, bridge_name: &str, name: &str, error: String) {
+    pub(super) fn fail(&mut self, bridge_name: &str, name: &str, error: String) {
         let mut state = self.state.borrow_mut();
         let Some(bridge) = state.bridges.get_mut(bridge_name) else { return };
         if let Some(port) = bridge.ports.remove(name) {
@@ -469,15 +282,6 @@ impl Reconciler {
             );
         }
     }
-}
-
-/// What to do with a device.
-#[derive(Debug, Default)]
-struct Plan {
-    link: u32,
-    mac: Option<[u8; 6]>,
-    mtu: Option<u32>,
-    member: Option<Member>,
 }
 
 /// Whether a port still is what it shall be, as far as it cannot be changed in place.
@@ -506,11 +310,7 @@ fn through_member(attach: Attach, link: &Link) -> bool {
     attach == Attach::Auto && link.is_bridge()
 }
 
-fn source(config: &TunnelConfig, path: Option<&Path>) -> Option<std::net::IpAddr> {
-    config.local.or_else(|| path.and_then(|p| p.source))
-}
-
-fn copy(port: &Port) -> Port {
+pub(super) fn copy(port: &Port) -> Port {
     Port {
         id: port.id,
         bridge: port.bridge,

@@ -10,10 +10,12 @@ pub mod actual;
 mod apply;
 mod options;
 pub(crate) mod report;
+mod tend;
 #[cfg(test)]
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod tunnels;
 pub mod wanted;
 
 use std::cell::RefCell;
