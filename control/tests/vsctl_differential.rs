@@ -316,6 +316,26 @@ fn with_a_switch_behind_it() {
     compare(vsctl_scripts::SWITCH, true);
 }
 
+/// Each run sees its view of the bridge's ports outdated by the others' and has to begin again.
+#[test]
+fn simultaneous_changes_all_survive() {
+    if !is_installed() {
+        return;
+    }
+    let world = World::new(Tool::Ours, false);
+    let run = |line: &str| world.run(&words(line));
+    run("--no-wait add-br br0");
+    std::thread::scope(|scope| {
+        for i in 0..16 {
+            scope.spawn(move || {
+                run(&format!("--no-wait add-port br0 p{i} -- set bridge br0 external_ids:k{i}=v"))
+            });
+        }
+    });
+    assert_eq!(run("list-ports br0").stdout.lines().count(), 16);
+    assert_eq!(run("br-get-external-id br0").stdout.lines().count(), 16);
+}
+
 /// Both tools ask the same server.
 #[test]
 fn control_sockets() {

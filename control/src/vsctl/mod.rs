@@ -3,6 +3,10 @@
 //! Read in this order: `options` → `commands` (what is asked for) → `connection`, `view` (what is there) → `transaction`
 //! (what is to change) → `wait` (until the switch has done it). Commands run against the view alone; if the database
 //! has changed by the time of the commit, the server says so and everything runs again.
+//!
+//! Known differences from the stock tool: commands for Auto Attach and for conntrack zones are missing; remotes are
+//! `unix:` and `tcp:`; nothing below a warning is logged; `--dry-run` ends instead of hanging, and so does a run whose
+//! server goes away; rows are listed in order of their UUIDs.
 
 pub(crate) mod alarm;
 mod column;

@@ -229,7 +229,7 @@ impl Table {
 
     fn to_json(&self) -> Value {
         let row = |row: &Vec<Cell>| row.iter().map(|cell| cell.datum.to_json()).collect::<Vec<_>>();
-        json!({ "headings": self.headings, "data": self.rows.iter().map(row).collect::<Vec<_>>() })
+        json!({ "data": self.rows.iter().map(row).collect::<Vec<_>>(), "headings": self.headings })
     }
 }
 

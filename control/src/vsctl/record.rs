@@ -4,7 +4,7 @@ use super::error::{Result, fatal};
 use super::transaction::Transaction;
 use super::view::Needs;
 use ovsdb::schema::TableSchema;
-use ovsdb::{Atom, Schema, Uuid};
+use ovsdb::{Atom, Datum, Schema, Uuid};
 
 /// How rows of a table are called, apart from their UUIDs.
 #[derive(Debug, Clone, Copy)]
@@ -125,7 +125,7 @@ pub fn get_row(txn: &mut Transaction<'_>, table: &str, record: &str) -> Result<U
 }
 
 fn row_called(txn: &mut Transaction<'_>, table: &str, column: &str, name: &str) -> Result<Option<Uuid>> {
-    let called = |txn: &Transaction<'_>, row: &Uuid| match txn.read(table, *row, column).one() {
+    let called = |txn: &Transaction<'_>, row: &Uuid| match txn.get(table, *row, column).and_then(Datum::one) {
         Some(Atom::Integer(id)) => name.parse() == Ok(*id),
         Some(atom) => atom.as_str() == Some(name),
         None => false,

@@ -6,15 +6,13 @@ use ovsdb::{Atom, Datum, Schema, Uuid};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A row by table and UUID.
-pub type RowId = (String, Uuid);
-
 /// Changes that are not committed yet.
 #[derive(Debug)]
 pub struct Transaction<'v> {
     pub schema: &'v Schema,
     pub view: &'v View,
-    changes: BTreeMap<RowId, Change>,
+    /// By table and row.
+    changes: BTreeMap<String, BTreeMap<Uuid, Change>>,
     /// Columns that must still hold what the view shows when the transaction commits.
     relied_on: BTreeSet<(String, Uuid, String)>,
     /// Tables that must still be empty.
@@ -64,10 +62,9 @@ impl<'v> Transaction<'v> {
     pub fn rows(&self, table: &str) -> Vec<Uuid> {
         let kept = |uuid: &Uuid| !matches!(self.change(table, *uuid), Some(Change::Delete));
         let stored = self.view.rows(table).map(|(uuid, _)| uuid).filter(kept);
-        let range = (table.to_owned(), Uuid::nil())..=(table.to_owned(), Uuid::max());
-        let inserted =
-            self.changes.range(range).filter(|(_, change)| matches!(change, Change::Insert { .. }));
-        stored.chain(inserted.map(|((_, uuid), _)| *uuid)).collect()
+        let changes = self.changes.get(table).into_iter().flatten();
+        let inserted = changes.filter(|(_, change)| matches!(change, Change::Insert { .. }));
+        stored.chain(inserted.map(|(uuid, _)| *uuid)).collect()
     }
 
     pub fn exists(&self, table: &str, uuid: Uuid) -> bool {
@@ -78,22 +75,24 @@ impl<'v> Transaction<'v> {
         }
     }
 
-    /// A column's value with the changes so far; its default if the row does not have it.
-    pub fn read(&self, table: &str, uuid: Uuid, column: &str) -> Datum {
+    /// A column's value with the changes so far; None if the row does not have it.
+    pub fn get(&self, table: &str, uuid: Uuid, column: &str) -> Option<&Datum> {
         let changed = match self.change(table, uuid) {
             Some(Change::Insert { row, .. }) => row.get(column),
             Some(Change::Update(writes)) => writes.get(column).map(|write| &write.value),
             _ => None,
         };
-        match changed.or_else(|| self.view.row(table, uuid)?.get(column)) {
-            Some(datum) => datum.clone(),
-            None => self.default_of(table, column),
-        }
+        changed.or_else(|| self.view.row(table, uuid)?.get(column))
+    }
+
+    /// Like `get`, with the default for what the row does not have.
+    pub fn read(&self, table: &str, uuid: Uuid, column: &str) -> Datum {
+        self.get(table, uuid, column).cloned().unwrap_or_else(|| self.default_of(table, column))
     }
 
     /// The string in a column that holds just one.
     pub fn read_str(&self, table: &str, uuid: Uuid, column: &str) -> String {
-        self.read(table, uuid, column).one().and_then(Atom::as_str).unwrap_or_default().to_owned()
+        self.get(table, uuid, column).and_then(|datum| datum.one()?.as_str()).unwrap_or_default().to_owned()
     }
 
     fn default_of(&self, table: &str, column: &str) -> Datum {
@@ -102,7 +101,7 @@ impl<'v> Transaction<'v> {
     }
 
     fn change(&self, table: &str, uuid: Uuid) -> Option<&Change> {
-        self.changes.get(&(table.to_owned(), uuid))
+        self.changes.get(table)?.get(&uuid)
     }
 
     /// Commits only if this column is then what it is in the view: what was decided depends on it.
@@ -122,18 +121,21 @@ impl<'v> Transaction<'v> {
         if !fixed {
             self.named.insert(uuid);
         }
-        self.changes.insert((table.to_owned(), uuid), Change::Insert { row: Row::new(), fixed });
+        self.changes_of(table).insert(uuid, Change::Insert { row: Row::new(), fixed });
     }
 
     pub fn delete(&mut self, table: &str, uuid: Uuid) {
-        let id = (table.to_owned(), uuid);
-        match self.changes.get(&id) {
-            Some(Change::Insert { .. }) => {
-                self.named.remove(&uuid);
-                self.changes.remove(&id);
-            }
-            _ => drop(self.changes.insert(id, Change::Delete)),
+        let changes = self.changes_of(table);
+        if matches!(changes.get(&uuid), Some(Change::Insert { .. })) {
+            changes.remove(&uuid);
+            self.named.remove(&uuid);
+        } else {
+            changes.insert(uuid, Change::Delete);
         }
+    }
+
+    fn changes_of(&mut self, table: &str) -> &mut BTreeMap<Uuid, Change> {
+        self.changes.entry(table.to_owned()).or_default()
     }
 
     /// Replaces a column's whole value.
@@ -189,8 +191,8 @@ impl<'v> Transaction<'v> {
     }
 
     fn put(&mut self, table: &str, uuid: Uuid, column: &str, write: Write) {
-        let id = (table.to_owned(), uuid);
-        match self.changes.entry(id).or_insert_with(|| Change::Update(BTreeMap::new())) {
+        let changes = self.changes_of(table);
+        match changes.entry(uuid).or_insert_with(|| Change::Update(BTreeMap::new())) {
             Change::Insert { row, .. } => drop(row.insert(column.to_owned(), write.value)),
             Change::Update(writes) => drop(writes.insert(column.to_owned(), write)),
             Change::Delete => {}
@@ -200,7 +202,7 @@ impl<'v> Transaction<'v> {
     /// The operations that make these changes, or none if nothing would change.
     pub fn operations(&self) -> Vec<Value> {
         let changes: Vec<Value> =
-            self.changes.iter().flat_map(|(id, change)| self.change_operations(id, change)).collect();
+            self.changes.iter().flat_map(|(table, changes)| self.table_operations(table, changes)).collect();
         if changes.is_empty() {
             return changes;
         }
@@ -218,17 +220,16 @@ impl<'v> Transaction<'v> {
         waits.chain(empty).chain(changes).collect()
     }
 
-    fn change_operations(&self, (table, uuid): &RowId, change: &Change) -> Vec<Value> {
+    fn table_operations(&self, table: &str, changes: &BTreeMap<Uuid, Change>) -> Vec<Value> {
         let Some(schema) = self.schema.table(table) else { return Vec::new() };
-        match change {
+        let operations = |(uuid, change): (&Uuid, &Change)| match change {
             Change::Insert { row, fixed } => vec![self.insert_operation(schema, *uuid, row, *fixed)],
             // Rows of other tables go by themselves when nothing refers to them any more.
             Change::Delete if !schema.is_root => Vec::new(),
-            Change::Delete => {
-                vec![json!({ "op": "delete", "table": table, "where": by_uuid(*uuid) })]
-            }
+            Change::Delete => vec![json!({ "op": "delete", "table": table, "where": by_uuid(*uuid) })],
             Change::Update(writes) => self.update_operations(schema, *uuid, writes),
-        }
+        };
+        changes.iter().flat_map(operations).collect()
     }
 
     fn insert_operation(&self, schema: &TableSchema, uuid: Uuid, row: &Row, fixed: bool) -> Value {
@@ -328,4 +329,120 @@ pub fn by_name(uuid: Uuid) -> Value {
 /// What an inserted row is called until it has its UUID. An `<id>` must begin with a letter.
 fn uuid_name(uuid: Uuid) -> String {
     format!("row{}", uuid.to_string().replace('-', "_"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BRIDGE: &str = "6c1b2b5e-7f4e-4f0e-9c1d-000000000001";
+    const PORT: &str = "6c1b2b5e-7f4e-4f0e-9c1d-000000000002";
+
+    fn uuid(text: &str) -> Uuid {
+        ovsdb::parse_uuid_text(text).unwrap()
+    }
+
+    /// A bridge with one port and one external id.
+    fn view(schema: &Schema) -> View {
+        let mut view = View::new(schema.clone());
+        let initial = json!({
+            "Bridge": { BRIDGE: { "new": {
+                "name": "br0", "ports": ["uuid", PORT], "external_ids": ["map", [["a", "b"]]],
+            } } },
+            "Port": { PORT: { "new": { "name": "p0", "tag": ["set", []], "trunks": ["set", [1, 2]] } } },
+        });
+        view.update(&initial).unwrap();
+        view
+    }
+
+    fn operations(change: impl FnOnce(&mut Transaction<'_>)) -> Vec<Value> {
+        let schema = ovsdb::open_vswitch::schema();
+        let view = view(&schema);
+        let mut txn = Transaction::new(&schema, &view);
+        change(&mut txn);
+        txn.operations()
+    }
+
+    #[test]
+    fn what_is_the_same_is_not_sent() {
+        let sent = operations(|txn| {
+            txn.rely_on("Bridge", uuid(BRIDGE), "ports");
+            txn.write("Port", uuid(PORT), "trunks", Datum::set([2, 1]));
+            txn.put_pair("Bridge", uuid(BRIDGE), "external_ids", "a".into(), "b".into());
+            txn.add("Port", uuid(PORT), "trunks", &Datum::set([2]));
+        });
+        assert_eq!(sent, Vec::<Value>::new());
+    }
+
+    #[test]
+    fn a_pair_is_changed_without_touching_the_others() {
+        let sent = operations(|txn| {
+            txn.put_pair("Bridge", uuid(BRIDGE), "external_ids", "a".into(), "c".into());
+            txn.put_pair("Bridge", uuid(BRIDGE), "external_ids", "d".into(), "e".into());
+            assert_eq!(
+                txn.read("Bridge", uuid(BRIDGE), "external_ids"),
+                Datum::map([("a", "c"), ("d", "e")])
+            );
+        });
+        let mutations = json!([
+            ["external_ids", "delete", ["set", ["a"]]],
+            ["external_ids", "insert", ["map", [["a", "c"], ["d", "e"]]]],
+        ]);
+        let mutate = json!({ "op": "mutate", "table": "Bridge", "where": by_uuid(uuid(BRIDGE)), "mutations": mutations });
+        assert_eq!(sent, [mutate]);
+    }
+
+    #[test]
+    fn a_column_once_written_whole_stays_so() {
+        let sent = operations(|txn| {
+            txn.write("Port", uuid(PORT), "trunks", Datum::set([7]));
+            txn.add("Port", uuid(PORT), "trunks", &Datum::set([8]));
+        });
+        let row = json!({ "trunks": ["set", [7, 8]] });
+        assert_eq!(
+            sent,
+            [json!({ "op": "update", "table": "Port", "where": by_uuid(uuid(PORT)), "row": row })]
+        );
+    }
+
+    #[test]
+    fn decisions_are_guarded_and_new_rows_go_by_name() {
+        let new = Uuid::from_u128(9);
+        let sent = operations(|txn| {
+            txn.rely_on("Bridge", uuid(BRIDGE), "ports");
+            txn.insert("Port", new, false);
+            txn.write("Port", new, "name", Datum::scalar("p1"));
+            txn.write("Port", new, "tag", Datum::empty_set());
+            txn.rely_on("Port", new, "tag");
+            txn.write("Bridge", uuid(BRIDGE), "ports", Datum::set([uuid(PORT), new]));
+        });
+        let name = "row00000000_0000_0000_0000_000000000009";
+        let expected = [
+            json!({
+                "op": "wait", "table": "Bridge", "timeout": 0, "until": "==", "where": by_uuid(uuid(BRIDGE)),
+                "columns": ["ports"], "rows": [{ "ports": ["uuid", PORT] }],
+            }),
+            json!({
+                "op": "update", "table": "Bridge", "where": by_uuid(uuid(BRIDGE)),
+                "row": { "ports": ["set", [["named-uuid", name], ["uuid", PORT]]] },
+            }),
+            json!({ "op": "insert", "table": "Port", "row": { "name": "p1" }, "uuid-name": name }),
+        ];
+        assert_eq!(sent, expected);
+    }
+
+    #[test]
+    fn a_row_made_and_deleted_leaves_no_trace() {
+        let new = Uuid::from_u128(9);
+        let sent = operations(|txn| {
+            txn.insert("QoS", new, false);
+            assert!(txn.exists("QoS", new));
+            txn.delete("QoS", new);
+            assert!(!txn.exists("QoS", new));
+            // Not a root: it goes when the last reference does.
+            txn.delete("Port", uuid(PORT));
+            assert!(txn.rows("Port").is_empty());
+        });
+        assert_eq!(sent, Vec::<Value>::new());
+    }
 }

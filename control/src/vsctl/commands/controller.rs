@@ -84,7 +84,7 @@ pub const COMMANDS: &[Command] = &[
         min: 0,
         max: 0,
         usage: "",
-        options: &["--inactivity-probe="],
+        options: &[],
         prepare: need,
         run: del_manager,
         writes: true,

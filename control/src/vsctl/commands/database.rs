@@ -300,10 +300,11 @@ fn set(call: &Invocation, context: &mut Context<'_>) -> Result<Output> {
     let table = find_table(context.txn.schema, call.arg(0))?;
     let Some(row) = found_row(call, context, table, call.arg(1))? else { return Ok(Output::nothing()) };
     for argument in call.args_from(2) {
-        check_mutable(table, column_of(table, argument)?)?;
+        let column = column_of(table, argument)?;
+        check_mutable(table, column)?;
         set_column(&mut context.txn, &mut context.symbols, table, row, argument)?;
+        context.changed(&table.name, &column.name);
     }
-    context.forget_topology();
     Ok(Output::nothing())
 }
 
@@ -318,7 +319,7 @@ fn add(call: &Invocation, context: &mut Context<'_>) -> Result<Output> {
         let added = parse_datum(argument, &unlimited, &mut context.symbols.resolver())?;
         context.txn.add(&table.name, row, &column.name, &added);
     }
-    context.forget_topology();
+    context.changed(&table.name, &column.name);
     Ok(Output::nothing())
 }
 
@@ -343,7 +344,7 @@ fn remove(call: &Invocation, context: &mut Context<'_>) -> Result<Output> {
         ));
     }
     context.txn.write(&table.name, row, &column.name, left);
-    context.forget_topology();
+    context.changed(&table.name, &column.name);
     Ok(Output::nothing())
 }
 
@@ -387,8 +388,8 @@ fn clear(call: &Invocation, context: &mut Context<'_>) -> Result<Output> {
             ));
         }
         context.txn.write(&table.name, row, &column.name, Datum::default_of(&column.column_type));
+        context.changed(&table.name, &column.name);
     }
-    context.forget_topology();
     Ok(Output::nothing())
 }
 
@@ -416,7 +417,6 @@ fn create(call: &Invocation, context: &mut Context<'_>) -> Result<Output> {
     for argument in call.args_from(1) {
         set_column(&mut context.txn, &mut context.symbols, table, row, argument)?;
     }
-    context.forget_topology();
     Ok(Output::Created(row))
 }
 

@@ -235,6 +235,13 @@ impl<'v> Context<'v> {
         Ok(self.topology.insert(topology))
     }
 
+    /// A column was changed behind the topology's back.
+    fn changed(&mut self, table: &str, column: &str) {
+        if topology::rests_on(table, column) {
+            self.forget_topology();
+        }
+    }
+
     /// Rows were changed behind the topology's back.
     fn forget_topology(&mut self) {
         self.topology = None;

@@ -48,11 +48,24 @@ pub struct Topology {
 }
 
 /// What `Topology::read` looks at.
+const RESTS_ON: [(&str, &[&str]); 4] = [
+    ("Open_vSwitch", &["bridges"]),
+    ("Bridge", &["name", "ports"]),
+    ("Port", &["name", "fake_bridge", "tag", "interfaces"]),
+    ("Interface", &["name"]),
+];
+
+/// Asks for all of it, and for what tells whether a new interface works.
 pub fn need(plan: &mut Plan<'_>) {
-    plan.need("Open_vSwitch", &["bridges"]);
-    plan.need("Bridge", &["name", "ports"]);
-    plan.need("Port", &["name", "fake_bridge", "tag", "interfaces"]);
-    plan.need("Interface", &["name", "ofport", "error"]);
+    for (table, columns) in RESTS_ON {
+        plan.need(table, columns);
+    }
+    plan.need("Interface", &["ofport", "error"]);
+}
+
+/// Whether a change of this column can make a topology untrue.
+pub fn rests_on(table: &str, column: &str) -> bool {
+    RESTS_ON.iter().any(|(name, columns)| *name == table && columns.contains(&column))
 }
 
 impl Topology {
