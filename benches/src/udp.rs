@@ -24,7 +24,7 @@ const TRIAL: Duration = Duration::from_millis(400);
 /// The receiver gives up when nothing arrives for this long.
 const SILENCE: Duration = Duration::from_millis(60);
 const PINGS: usize = 20_000;
-const PING_TIME: Duration = Duration::from_secs(2);
+const PING_TIME: Duration = Duration::from_secs(1);
 const WARM_UP_PINGS: usize = 200;
 
 /// What one trial at one rate gave.
