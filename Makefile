@@ -31,6 +31,8 @@ test: lint unit e2e
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	cargo clippy --manifest-path fuzz/Cargo.toml --no-default-features --target-dir target -- -D warnings
 
 # Unit and property tests: no privileges needed beyond what a test says itself
 unit:

@@ -53,7 +53,7 @@ impl Segment {
         // mostly full segments of one size
         let len = if self.len < 0x8000 { 1000 } else { usize::from(self.len % 1600) };
         let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
-        let ip = if number % 2 == 0 {
+        let ip = if number.is_multiple_of(2) {
             let mut v4 = etherparse::Ipv4Header::new(
                 0,
                 64 + self.ttl % 2,
@@ -109,15 +109,16 @@ fn essence(frame: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// By flow: Ethernet header, addresses and ports, as far as there are any.
+/// By flow: Ethernet header, addresses and ports; all that is no TCP counts as one.
 fn by_flow(frames: &[Vec<u8>]) -> BTreeMap<Vec<u8>, Vec<Vec<u8>>> {
     let mut flows = BTreeMap::<_, Vec<_>>::new();
     for frame in frames {
         let key = match parse(frame).and_then(|p| p.ip) {
-            Some(ip) if ip.proto == 6 && !ip.later_fragment => {
+            // with a whole TCP header
+            Some(ip) if ip.proto == 6 && !ip.later_fragment && ip.l4 + 20 <= ip.end => {
                 let mut key = frame[..ip.l3].to_vec();
                 key.extend(ip.addresses(frame));
-                key.extend(frame.get(ip.l4..(ip.l4 + 4).min(ip.end)).unwrap_or(&[]));
+                key.extend(&frame[ip.l4..ip.l4 + 4]);
                 key
             }
             _ => vec![],
