@@ -1,6 +1,6 @@
 //! A learning bridge: note where the source is, find where the destination is.
 
-use crate::counters::Drop;
+use crate::counters::DropReason;
 use crate::snapshot::{Bridge, PortId};
 use crate::wire::ethernet;
 use crate::wire::parse::Link;
@@ -13,7 +13,7 @@ pub enum Verdict {
     /// To every port but the one it came in by: a group address, or an unknown one.
     Flood,
     /// Nowhere.
-    Discard(Drop),
+    Discard(DropReason),
 }
 
 /// Decides about a frame that came in by `from` at `now` (seconds).
@@ -25,10 +25,10 @@ pub enum Verdict {
 #[inline]
 pub fn decide(bridge: &Bridge, from: PortId, frame: &Link, now: u32) -> Verdict {
     if !ethernet::is_source(frame.src) {
-        return Verdict::Discard(Drop::BadSource);
+        return Verdict::Discard(DropReason::BadSource);
     }
     if ethernet::is_reserved(frame.dst) && !bridge.forward_bpdu {
-        return Verdict::Discard(Drop::ReservedGroup);
+        return Verdict::Discard(DropReason::ReservedGroup);
     }
     let vlan = frame.vlan.map_or(0, |tci| tci.vid());
     bridge.fdb.learn(vlan, frame.src, from, now);
@@ -37,7 +37,7 @@ pub fn decide(bridge: &Bridge, from: PortId, frame: &Link, now: u32) -> Verdict 
     }
     match bridge.fdb.lookup(vlan, frame.dst, now) {
         None => Verdict::Flood,
-        Some(port) if port == from => Verdict::Discard(Drop::SamePort),
+        Some(port) if port == from => Verdict::Discard(DropReason::SamePort),
         Some(port) => Verdict::Unicast(port),
     }
 }

@@ -82,15 +82,15 @@ macro_rules! reasons {
         /// Why a frame or packet went no further. Each has a counter a worker, shown by `coverage/show`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[repr(usize)]
-        pub enum Drop { $($(#[doc = $doc])+ $name,)+ }
+        pub enum DropReason { $($(#[doc = $doc])+ $name,)+ }
 
-        impl Drop {
+        impl DropReason {
             /// Every reason, in order.
-            pub const ALL: &'static [Drop] = &[$(Drop::$name,)+];
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$name,)+];
 
             /// The counter's name, as `coverage/show` prints it.
             pub fn name(self) -> &'static str {
-                match self { $(Drop::$name => $text,)+ }
+                match self { $(DropReason::$name => $text,)+ }
             }
         }
     };
@@ -140,19 +140,19 @@ pub struct DropCell {
 impl DropCell {
     /// All zero.
     pub fn new() -> DropCell {
-        DropCell { counts: Drop::ALL.iter().map(|_| AtomicU64::new(0)).collect() }
+        DropCell { counts: DropReason::ALL.iter().map(|_| AtomicU64::new(0)).collect() }
     }
 
     /// Count `n` more for `why`. Only the owning worker calls this.
     #[inline]
-    pub fn add(&self, why: Drop, n: u64) {
+    pub fn add(&self, why: DropReason, n: u64) {
         if let Some(c) = self.counts.get(why as usize) {
             bump(c, n);
         }
     }
 
     /// The count of `why`.
-    pub fn get(&self, why: Drop) -> u64 {
+    pub fn get(&self, why: DropReason) -> u64 {
         self.counts.get(why as usize).map_or(0, |c| c.load(Relaxed))
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use crate::counters::{Drop, DropCell, MAX_WORKERS};
+use crate::counters::{DropCell, DropReason, MAX_WORKERS};
 use crate::snapshot::{PortId, Snapshot};
 use crate::sys::eventfd::EventFd;
 use crate::worker;
@@ -166,9 +166,9 @@ impl Datapath {
     }
 
     /// Every drop counter, summed over workers.
-    pub fn drops(&self) -> Vec<(Drop, u64)> {
+    pub fn drops(&self) -> Vec<(DropReason, u64)> {
         let sum = |why| self.shared.workers.iter().map(|w| w.drops.get(why)).sum();
-        Drop::ALL.iter().map(|&why| (why, sum(why))).collect()
+        DropReason::ALL.iter().map(|&why| (why, sum(why))).collect()
     }
 
     /// Stops and joins the workers.
@@ -186,7 +186,7 @@ impl Datapath {
     }
 }
 
-impl std::ops::Drop for Datapath {
+impl Drop for Datapath {
     fn drop(&mut self) {
         self.halt();
     }

@@ -3,7 +3,7 @@
 use super::fragment::{MAX_HEAD, Refused, Whole, whole};
 use super::segment::{Datagram, TcpPacket, datagrams, number_ip};
 use super::{finish, mss};
-use crate::counters::Drop;
+use crate::counters::DropReason;
 use crate::vnet::{GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP, GSO_UDP_L4, VnetHdr};
 use crate::wire::{Ip, Version, ipv4, parse, proto, tcp, udp};
 
@@ -25,7 +25,7 @@ pub enum Fit {
         ip_mtu: u16,
     },
     /// Went no further.
-    Dropped(Drop),
+    Dropped(DropReason),
 }
 
 /// Writes `frame` to `sink` so that no inner frame is longer than `max_frame` bytes, Ethernet header included.
@@ -39,24 +39,24 @@ pub enum Fit {
 ///
 /// Ethernet padding is carried only in a frame that fits with it.
 pub fn fit(frame: &[u8], vnet: &VnetHdr, max_frame: usize, sink: &mut impl FrameSink) -> Fit {
-    let Some(parsed) = parse(frame) else { return Fit::Dropped(Drop::Malformed) };
+    let Some(parsed) = parse(frame) else { return Fit::Dropped(DropReason::Malformed) };
     match (vnet.gso_type & !GSO_ECN, parsed.ip) {
         (GSO_NONE, ip) if frame.len() <= max_frame => single(frame, ip.as_ref(), vnet, max_frame, sink),
-        (GSO_NONE, None) => Fit::Dropped(Drop::TooBig),
+        (GSO_NONE, None) => Fit::Dropped(DropReason::TooBig),
         (kind, Some(ip)) => {
             let frame = frame.get(..ip.end).unwrap_or(frame);
             let packet = Packet { frame, ip, vnet, max_frame };
             match kind {
                 GSO_NONE if frame.len() <= max_frame => single(frame, Some(&ip), vnet, max_frame, sink),
                 GSO_NONE => packet.too_long(sink),
-                _ if ip.fragment || vnet.gso_size.get() == 0 => Fit::Dropped(Drop::Malformed),
+                _ if ip.fragment || vnet.gso_size.get() == 0 => Fit::Dropped(DropReason::Malformed),
                 GSO_TCPV4 | GSO_TCPV6 => packet.tcp_superframe(sink),
                 GSO_UDP_L4 => packet.udp_superframe(sink),
                 GSO_UDP => packet.ufo(sink),
-                _ => Fit::Dropped(Drop::Malformed),
+                _ => Fit::Dropped(DropReason::Malformed),
             }
         }
-        (_, None) => Fit::Dropped(Drop::Malformed),
+        (_, None) => Fit::Dropped(DropReason::Malformed),
     }
 }
 
@@ -90,19 +90,19 @@ impl Packet<'_> {
         if self.ip.version == Version::V4
             && !self.frame.get(self.ip.l3..self.ip.l4).is_some_and(ipv4::checksum_ok)
         {
-            return Fit::Dropped(Drop::BadChecksum);
+            return Fit::Dropped(DropReason::BadChecksum);
         }
         match self.splittable() {
             Some((tcp, size)) if self.vnet.needs_csum() || tcp.checksum_ok() => {
                 Fit::Sent(tcp.segment(self.vnet, size, sink))
             }
-            Some(_) => Fit::Dropped(Drop::BadChecksum),
+            Some(_) => Fit::Dropped(DropReason::BadChecksum),
             None if self.ip.df => self.tell(),
             None => {
                 let patch = finish::unfinished(self.frame, Some(&self.ip), self.vnet);
                 match whole(self.frame, &self.ip, patch) {
                     Some(packet) => self.fragments(&packet, usize::MAX, sink),
-                    None => Fit::Dropped(Drop::Malformed),
+                    None => Fit::Dropped(DropReason::Malformed),
                 }
             }
         }
@@ -122,12 +122,14 @@ impl Packet<'_> {
 
     fn tcp_superframe(&self, sink: &mut impl FrameSink) -> Fit {
         if self.ip.proto != proto::TCP {
-            return Fit::Dropped(Drop::Malformed);
+            return Fit::Dropped(DropReason::Malformed);
         }
-        let Some(tcp) = TcpPacket::new(self.frame, &self.ip) else { return Fit::Dropped(Drop::Malformed) };
+        let Some(tcp) = TcpPacket::new(self.frame, &self.ip) else {
+            return Fit::Dropped(DropReason::Malformed);
+        };
         // a SYN takes a sequence number itself, and RST has no data: nobody makes superframes of them
         if tcp.flags & (tcp::SYN | tcp::RST) != 0 {
-            return Fit::Dropped(Drop::Malformed);
+            return Fit::Dropped(DropReason::Malformed);
         }
         match tcp.room(self.max_frame) {
             Some(room) => {
@@ -139,13 +141,13 @@ impl Packet<'_> {
 
     fn udp_superframe(&self, sink: &mut impl FrameSink) -> Fit {
         if self.ip.proto != proto::UDP {
-            return Fit::Dropped(Drop::Malformed);
+            return Fit::Dropped(DropReason::Malformed);
         }
         let size = usize::from(self.vnet.gso_size.get());
         let Some(datagrams) = datagrams(self.frame, &self.ip, size) else {
-            return Fit::Dropped(Drop::Malformed);
+            return Fit::Dropped(DropReason::Malformed);
         };
-        let Some(head) = self.frame.get(..self.ip.l4) else { return Fit::Dropped(Drop::Malformed) };
+        let Some(head) = self.frame.get(..self.ip.l4) else { return Fit::Dropped(DropReason::Malformed) };
         let mut sent = 0;
         for datagram in datagrams {
             let len = head.len() + udp::HEADER + datagram.payload.len();
@@ -181,7 +183,7 @@ impl Packet<'_> {
 
     fn datagram_fragments(&self, head: &[u8], datagram: &Datagram<'_>, sink: &mut impl FrameSink) -> Fit {
         let mut numbered = [0; MAX_HEAD];
-        let Some(numbered) = numbered.get_mut(..head.len()) else { return Fit::Dropped(Drop::TooBig) };
+        let Some(numbered) = numbered.get_mut(..head.len()) else { return Fit::Dropped(DropReason::TooBig) };
         numbered.copy_from_slice(head);
         number_ip(numbered, &self.ip, datagram.index, udp::HEADER + datagram.payload.len());
         let payload = [&datagram.header[..], datagram.payload];
@@ -192,27 +194,27 @@ impl Packet<'_> {
     /// on what guests make; we ask no device for them, and the IPv6 kind, which needs a new header, is dropped.
     fn ufo(&self, sink: &mut impl FrameSink) -> Fit {
         if self.ip.proto != proto::UDP {
-            return Fit::Dropped(Drop::Malformed);
+            return Fit::Dropped(DropReason::Malformed);
         }
         if self.frame.len() <= self.max_frame {
             return single(self.frame, Some(&self.ip), self.vnet, self.max_frame, sink);
         }
         if self.ip.version == Version::V6 {
-            return Fit::Dropped(Drop::TooBig);
+            return Fit::Dropped(DropReason::TooBig);
         }
         let patch = finish::unfinished(self.frame, Some(&self.ip), self.vnet);
         let size = usize::from(self.vnet.gso_size.get());
         match whole(self.frame, &self.ip, patch) {
             Some(packet) => self.fragments(&packet, size, sink),
-            None => Fit::Dropped(Drop::Malformed),
+            None => Fit::Dropped(DropReason::Malformed),
         }
     }
 
     fn fragments(&self, packet: &Whole<'_>, max_payload: usize, sink: &mut impl FrameSink) -> Fit {
         match packet.fragment(self.max_frame, max_payload, sink) {
             Ok(count) => Fit::Sent(count),
-            Err(Refused::NoRoom) => Fit::Dropped(Drop::TooBig),
-            Err(Refused::Malformed) => Fit::Dropped(Drop::Malformed),
+            Err(Refused::NoRoom) => Fit::Dropped(DropReason::TooBig),
+            Err(Refused::Malformed) => Fit::Dropped(DropReason::Malformed),
         }
     }
 
@@ -300,10 +302,13 @@ mod tests {
         let mut arp = [0; 60];
         put16(&mut arp, 12, ethernet::ARP);
         assert_eq!(fitted(&arp, &VnetHdr::default(), 60), (Fit::Sent(1), vec![arp.to_vec()]));
-        assert_eq!(fitted(&arp, &VnetHdr::default(), 59), (Fit::Dropped(Drop::TooBig), vec![]));
-        assert_eq!(fitted(&arp[..13], &VnetHdr::default(), 59), (Fit::Dropped(Drop::Malformed), vec![]));
+        assert_eq!(fitted(&arp, &VnetHdr::default(), 59), (Fit::Dropped(DropReason::TooBig), vec![]));
+        assert_eq!(
+            fitted(&arp[..13], &VnetHdr::default(), 59),
+            (Fit::Dropped(DropReason::Malformed), vec![])
+        );
         let gso = VnetHdr { gso_type: GSO_TCPV4, gso_size: 8.into(), ..VnetHdr::default() };
-        assert_eq!(fitted(&arp, &gso, 60), (Fit::Dropped(Drop::Malformed), vec![]));
+        assert_eq!(fitted(&arp, &gso, 60), (Fit::Dropped(DropReason::Malformed), vec![]));
     }
 
     /// No kernel makes them, so somebody is trying something.
@@ -325,11 +330,11 @@ mod tests {
             (&frame, not_udp),
             (&frame, not_udp_either),
         ] {
-            assert_eq!(fitted(frame, &vnet, 1400), (Fit::Dropped(Drop::Malformed), vec![]), "{vnet:?}");
+            assert_eq!(fitted(frame, &vnet, 1400), (Fit::Dropped(DropReason::Malformed), vec![]), "{vnet:?}");
         }
         let (datagram, vnet) = Spec { tcp: false, ..spec }.offloaded(1000);
         let not_tcp = VnetHdr { gso_type: GSO_TCPV4, ..vnet };
-        assert_eq!(fitted(&datagram, &not_tcp, 1400), (Fit::Dropped(Drop::Malformed), vec![]));
+        assert_eq!(fitted(&datagram, &not_tcp, 1400), (Fit::Dropped(DropReason::Malformed), vec![]));
     }
 
     #[test]

@@ -142,7 +142,7 @@ pub(super) fn whole<'a>(frame: &'a [u8], ip: &Ip, patch: Option<Patch>) -> Optio
 mod tests {
     use proptest::prelude::*;
 
-    use crate::counters::Drop;
+    use crate::counters::DropReason;
     use crate::offload::testing::*;
     use crate::offload::{Fit, fit};
     use crate::vnet::{GSO_UDP, VnetHdr};
@@ -252,7 +252,7 @@ mod tests {
         put16(&mut frame, 14 + 6, 0x1fff);
         ipv4::set_checksum(&mut frame[14..34]);
         let mut sink = Frames::new();
-        assert_eq!(fit(&frame, &VnetHdr::default(), 1000, &mut sink), Fit::Dropped(Drop::Malformed));
+        assert_eq!(fit(&frame, &VnetHdr::default(), 1000, &mut sink), Fit::Dropped(DropReason::Malformed));
         assert!(sink.frames.is_empty());
     }
 
@@ -264,9 +264,9 @@ mod tests {
         ipv4::set_checksum(&mut empty[14..34]);
         assert_eq!(
             fit(&empty[..34], &VnetHdr::default(), 33, &mut Frames::new()),
-            Fit::Dropped(Drop::TooBig)
+            Fit::Dropped(DropReason::TooBig)
         );
-        for (max_frame, fit_) in [(34 + 7, Fit::Dropped(Drop::TooBig)), (34 + 8, Fit::Sent(14))] {
+        for (max_frame, fit_) in [(34 + 7, Fit::Dropped(DropReason::TooBig)), (34 + 8, Fit::Sent(14))] {
             assert_eq!(fit(&frame, &VnetHdr::default(), max_frame, &mut Frames::new()), fit_);
         }
     }

@@ -160,7 +160,7 @@ pub(super) fn number_ip(head: &mut [u8], ip: &Ip, index: usize, len: usize) {
 mod tests {
     use proptest::prelude::*;
 
-    use crate::counters::Drop;
+    use crate::counters::DropReason;
     use crate::offload::testing::*;
     use crate::offload::{Fit, fit};
     use crate::vnet::VnetHdr;
@@ -267,14 +267,17 @@ mod tests {
         let mut frame = Spec::tcp(1460).frame();
         frame[1000] ^= 1;
         let mut sink = Frames::new();
-        assert_eq!(fit(&frame, &VnetHdr::default(), 1476, &mut sink), Fit::Dropped(Drop::BadChecksum));
+        assert_eq!(fit(&frame, &VnetHdr::default(), 1476, &mut sink), Fit::Dropped(DropReason::BadChecksum));
         assert!(sink.frames.is_empty());
         let mut header = Spec::tcp(1460).frame();
         header[22] ^= 1;
-        assert_eq!(fit(&header, &VnetHdr::default(), 1476, &mut sink), Fit::Dropped(Drop::BadChecksum));
+        assert_eq!(fit(&header, &VnetHdr::default(), 1476, &mut sink), Fit::Dropped(DropReason::BadChecksum));
         let mut datagram = Spec { df: false, ..Spec::udp(1460) }.frame();
         datagram[22] ^= 1;
-        assert_eq!(fit(&datagram, &VnetHdr::default(), 1476, &mut sink), Fit::Dropped(Drop::BadChecksum));
+        assert_eq!(
+            fit(&datagram, &VnetHdr::default(), 1476, &mut sink),
+            Fit::Dropped(DropReason::BadChecksum)
+        );
         assert!(sink.frames.is_empty());
         // a frame that fits is none of our business
         assert_eq!(fit(&frame, &VnetHdr::default(), 1514, &mut sink), Fit::Sent(1));
@@ -293,7 +296,7 @@ mod tests {
             );
         }
         let (frame, vnet) = Spec { flags: tcp::SYN, ..Spec::tcp(1460) }.offloaded(500);
-        assert_eq!(fit(&frame, &vnet, 1476, &mut Frames::new()), Fit::Dropped(Drop::Malformed));
+        assert_eq!(fit(&frame, &vnet, 1476, &mut Frames::new()), Fit::Dropped(DropReason::Malformed));
     }
 
     #[test]

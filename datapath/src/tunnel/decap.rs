@@ -1,6 +1,6 @@
 //! Inward: from a GRE packet to the frame in it and the port it came by.
 
-use crate::counters::Drop;
+use crate::counters::DropReason;
 use crate::offload::{clamp_mss, recognize};
 use crate::port::RxPacket;
 use crate::slab::{Piece, Slab};
@@ -26,21 +26,21 @@ pub fn decap(
     snapshot: &Snapshot,
     slab: &mut Slab,
     packet: &RxPacket,
-) -> Result<(PortId, Piece, VnetHdr), Drop> {
+) -> Result<(PortId, Piece, VnetHdr), DropReason> {
     let (header, len) = decode(slab.get(packet.data))?;
     if header.protocol != ethernet::TEB {
-        return Err(Drop::GreProtocol);
+        return Err(DropReason::GreProtocol);
     }
-    let id = snapshot.demux.find(packet.src, packet.dst, header.key).ok_or(Drop::GreNoTunnel)?;
+    let id = snapshot.demux.find(packet.src, packet.dst, header.key).ok_or(DropReason::GreNoTunnel)?;
     let Some(PortKind::Tunnel(tunnel)) = snapshot.port(id).map(|p| &p.kind) else {
-        return Err(Drop::GreNoTunnel);
+        return Err(DropReason::GreNoTunnel);
     };
     let data = packet.data.skip(len as u32);
     let frame = slab.get_mut(data);
     let mut vnet = VnetHdr::default();
     if let Some(ip) = Link::parse(frame).and_then(|link| Ip::parse(frame, &link)) {
         vnet = recognize(frame, &ip);
-        let mark = ecn::decapsulate(ip.ecn(), packet.tos).ok_or(Drop::EcnDrop)?;
+        let mark = ecn::decapsulate(ip.ecn(), packet.tos).ok_or(DropReason::EcnDrop)?;
         if mark != ip.ecn() {
             ecn::mark(frame, &ip, mark);
         }
@@ -51,11 +51,11 @@ pub fn decap(
 
 /// The GRE header and its length. Of packets that the kernel has merged it has verified each checksum, and left that of the
 /// first.
-fn decode(packet: &[u8]) -> Result<(Gre, usize), Drop> {
+fn decode(packet: &[u8]) -> Result<(Gre, usize), DropReason> {
     let why = |discard| match discard {
-        gre::Discard::Short => Drop::Malformed,
-        gre::Discard::Unsupported => Drop::GreUnsupported,
-        gre::Discard::Checksum => Drop::GreChecksum,
+        gre::Discard::Short => DropReason::Malformed,
+        gre::Discard::Unsupported => DropReason::GreUnsupported,
+        gre::Discard::Checksum => DropReason::GreChecksum,
     };
     gre::decode(packet).or_else(|discard| {
         let (header, len) = gre::decode_unverified(packet).map_err(why)?;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::Worker;
 use crate::bridge::{self, Verdict};
-use crate::counters::{Drop, bump};
+use crate::counters::{DropReason, bump};
 use crate::offload::{Fit, MAX_ANSWER, too_big};
 use crate::slab::Piece;
 use crate::snapshot::{Bridge, Port, PortId, PortKind, Snapshot};
@@ -56,7 +56,7 @@ impl Worker {
     }
 
     fn forward(&mut self, snapshot: &Snapshot, from: PortId, frame: Passing, now: u32) {
-        let Some(port) = snapshot.port(from) else { return self.drops().add(Drop::NoBridge, 1) };
+        let Some(port) = snapshot.port(from) else { return self.drops().add(DropReason::NoBridge, 1) };
         let packets = frame.vnet.packets(frame.data.len);
         let cell = port.counters.cell(self.index);
         bump(&cell.rx_packets, packets);
@@ -73,8 +73,8 @@ impl Worker {
                     Verdict::Discard(why) => why,
                 }
             }
-            (None, _) => Drop::Malformed,
-            (_, None) => Drop::NoBridge,
+            (None, _) => DropReason::Malformed,
+            (_, None) => DropReason::NoBridge,
         };
         bump(&cell.rx_dropped, packets);
         self.drops().add(verdict, packets);
@@ -88,13 +88,13 @@ impl Worker {
 
     /// Queues the frame for port `to`, or answers its sender when it cannot pass.
     fn send(&mut self, snapshot: &Snapshot, from: &Port, to: PortId, frame: Passing, now: u32) {
-        let Some(port) = snapshot.port(to) else { return self.drops().add(Drop::NoBridge, 1) };
+        let Some(port) = snapshot.port(to) else { return self.drops().add(DropReason::NoBridge, 1) };
         match self.queue(port, frame) {
             Fit::Sent(_) => {}
             Fit::Dropped(why) => self.refuse(port, why),
             Fit::TooBig { ip_mtu } => {
                 let answered = self.answers.take(now) && self.answer(from, frame.data, ip_mtu);
-                self.refuse(port, if answered { Drop::TooBigAnswered } else { Drop::TooBig });
+                self.refuse(port, if answered { DropReason::TooBigAnswered } else { DropReason::TooBig });
             }
         }
     }
@@ -111,7 +111,7 @@ impl Worker {
         }
     }
 
-    fn refuse(&self, port: &Port, why: Drop) {
+    fn refuse(&self, port: &Port, why: DropReason) {
         let cell = port.counters.cell(self.index);
         cell.tx_dropped.store(cell.tx_dropped.load(Relaxed) + 1, Relaxed);
         self.drops().add(why, 1);

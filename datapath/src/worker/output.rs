@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::forward::Passing;
-use crate::counters::{Drop, DropCell, bump};
+use crate::counters::{DropCell, DropReason, bump};
 use crate::offload::{Coalescer, Fit, FrameSink, fit};
 use crate::port::{LocalPort, Underlay};
 use crate::slab::Slab;
@@ -75,7 +75,7 @@ impl Outputs {
     /// Queues a frame for a local port.
     pub(super) fn local(&mut self, port: &Port, device: &LocalPort, slab: &mut Slab, frame: Passing) -> Fit {
         let Some(entry) = self.local.get_mut(usize::from(port.id.0)) else {
-            return Fit::Dropped(Drop::NoBridge);
+            return Fit::Dropped(DropReason::NoBridge);
         };
         let output = entry.get_or_insert_with(|| {
             Box::new(LocalOutput { queue: TxQueue::new(), coalescer: Coalescer::new(), waiting: false })
@@ -90,7 +90,7 @@ impl Outputs {
             self.scratch.extend_from_slice(slab.get(frame.data));
             let mut sink = Spill { slab, queue: &mut output.queue, full: false };
             let fitted = fit(&self.scratch, &frame.vnet, limit, &mut sink);
-            return if sink.full { Fit::Dropped(Drop::NoRoom) } else { fitted };
+            return if sink.full { Fit::Dropped(DropReason::NoRoom) } else { fitted };
         }
         if frame.tunneled {
             output.coalescer.push(slab, frame.data, &mut output.queue);
@@ -117,14 +117,14 @@ impl Outputs {
         let outbox = underlay.outbox.get_or_insert_default();
         let inner = Link::parse(frame).and_then(|link| Ip::parse(frame, &link));
         let Some(mut encap) = Encap::new(tunnel, port.id, inner.as_ref(), outbox) else {
-            return Fit::Dropped(Drop::UnderlayTx);
+            return Fit::Dropped(DropReason::UnderlayTx);
         };
         let fitted = fit(frame, vnet, tunnel.max_frame(), &mut encap);
         encap.finish();
         let cell = port.counters.cell(self.worker);
         bump(&cell.tx_packets, encap.packets);
         bump(&cell.tx_bytes, encap.bytes);
-        if encap.full { Fit::Dropped(Drop::NoRoom) } else { fitted }
+        if encap.full { Fit::Dropped(DropReason::NoRoom) } else { fitted }
     }
 
     /// Sends everything that waits.
@@ -161,7 +161,7 @@ impl LocalOutput {
         if sent.ok < self.queue.frames().len() {
             bump(&cell.tx_dropped, sent.full as u64);
             bump(&cell.tx_errors, sent.failed as u64);
-            drops.add(Drop::PortTx, (sent.full + sent.failed) as u64);
+            drops.add(DropReason::PortTx, (sent.full + sent.failed) as u64);
         }
         self.queue.clear();
     }
@@ -176,7 +176,7 @@ impl UnderlayOutput {
         }
         let sent = self.socket.as_ref().map(|s| s.tx(buf, packets, refused)).unwrap_or_default();
         if sent.ok < packets.len() {
-            drops.add(Drop::UnderlayTx, (packets.len() - sent.ok) as u64);
+            drops.add(DropReason::UnderlayTx, (packets.len() - sent.ok) as u64);
         }
         outbox.clear();
     }

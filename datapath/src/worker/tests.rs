@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::counters::Drop;
+use crate::counters::DropReason;
 use crate::fdb::Fdb;
 use crate::handle::Datapath;
 use crate::port::LocalPort;
@@ -76,7 +76,7 @@ impl Switch {
     }
 
     /// Waits until `count` frames were refused for `why`.
-    fn dropped(&self, why: Drop, count: u64) {
+    fn dropped(&self, why: DropReason, count: u64) {
         let end = Instant::now() + Duration::from_secs(10);
         while Instant::now() < end {
             if self.datapath.drops().contains(&(why, count)) {
@@ -106,7 +106,7 @@ fn floods_learns_and_never_returns_a_frame() {
         assert_eq!(s.recv(1).1, frame(B, A, "thanks"));
         // B is on this very segment
         s.ends[1].send(VnetHdr::default(), &frame(B, A, "local"));
-        s.dropped(Drop::SamePort, 1);
+        s.dropped(DropReason::SamePort, 1);
         for end in &s.ends {
             assert_eq!(end.recv(), None);
         }
@@ -138,10 +138,10 @@ fn a_superframe_passes_between_local_ports_as_it_is() {
 fn what_a_bridge_must_not_forward() {
     let s = Switch::new(2, 1);
     let cases = [
-        (frame([1, 0x80, 0xc2, 0, 0, 0], A, "bpdu"), Drop::ReservedGroup),
-        (frame(B, BROADCAST, "group source"), Drop::BadSource),
-        (frame(B, [0; 6], "zero source"), Drop::BadSource),
-        (vec![1, 2, 3], Drop::Malformed),
+        (frame([1, 0x80, 0xc2, 0, 0, 0], A, "bpdu"), DropReason::ReservedGroup),
+        (frame(B, BROADCAST, "group source"), DropReason::BadSource),
+        (frame(B, [0; 6], "zero source"), DropReason::BadSource),
+        (vec![1, 2, 3], DropReason::Malformed),
     ];
     for (i, (bytes, why)) in cases.iter().enumerate() {
         s.ends[0].send(VnetHdr::default(), bytes);
