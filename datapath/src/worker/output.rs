@@ -86,6 +86,7 @@ impl Outputs {
         let limit = max_frame(device, slab.get(frame.data));
         if !frame.vnet.is_gso() && frame.data.len as usize > limit {
             // rare: the devices of this bridge differ in MTU
+            output.coalescer.give_way(slab, frame.data, &mut output.queue);
             self.scratch.clear();
             self.scratch.extend_from_slice(slab.get(frame.data));
             let mut sink = Spill { slab, queue: &mut output.queue, full: false };
@@ -95,6 +96,7 @@ impl Outputs {
         if frame.tunneled {
             output.coalescer.push(slab, frame.data, &mut output.queue);
         } else {
+            output.coalescer.give_way(slab, frame.data, &mut output.queue);
             output.queue.push(frame.vnet, &[frame.data]);
         }
         Fit::Sent(1)
@@ -205,5 +207,88 @@ fn max_frame(device: &LocalPort, frame: &[u8]) -> usize {
     match device.mtu() {
         0 => usize::MAX,
         mtu => mtu as usize + Link::parse(frame).map_or(0, |link| link.len),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use etherparse::PacketBuilder;
+
+    use super::*;
+    use crate::port::memory::Far;
+    use crate::slab::Piece;
+    use crate::snapshot::BridgeId;
+    use crate::vnet::{F_NEEDS_CSUM, GSO_TCPV4};
+
+    /// The outputs of a worker for one port, and that port.
+    fn outputs(kind: PortKind) -> (Outputs, Snapshot, Arc<Port>) {
+        let port = Arc::new(Port {
+            id: PortId(0),
+            bridge: BridgeId(0),
+            ofport: 1,
+            name: "p".into(),
+            kind,
+            counters: Arc::default(),
+            worker: 0,
+        });
+        let snapshot = Snapshot { ports: vec![Some(Arc::clone(&port))], ..Snapshot::default() };
+        let mut outputs = Outputs::new(0);
+        outputs.update(&snapshot);
+        (outputs, snapshot, port)
+    }
+
+    fn memory() -> (Arc<LocalPort>, Arc<Far>) {
+        let (port, far) = LocalPort::memory().unwrap();
+        (Arc::new(port), far)
+    }
+
+    /// `len` bytes of a TCP stream from `seq` on.
+    fn tcp(seq: u32, len: usize) -> Vec<u8> {
+        let mut frame = Vec::new();
+        let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
+        builder.tcp(1, 2, seq, 9).ack(3).write(&mut frame, &vec![7; len]).unwrap();
+        frame
+    }
+
+    /// Frame `i` of a batch, out of a tunnel.
+    fn passing(slab: &mut Slab, i: usize, frame: &[u8], vnet: VnetHdr) -> Passing {
+        let data = Piece { len: frame.len() as u32, ..Slab::slot(i) };
+        slab.get_mut(data).copy_from_slice(frame);
+        Passing { data, vnet, tunneled: vnet == VnetHdr::default() }
+    }
+
+    /// Kernels merge some packets of a flow and hand out others as they came.
+    #[test]
+    fn no_frame_of_a_flow_overtakes_another_however_it_comes() {
+        let merged = VnetHdr {
+            flags: F_NEEDS_CSUM,
+            gso_type: GSO_TCPV4,
+            hdr_len: 54.into(),
+            gso_size: 1000.into(),
+            csum_start: 34.into(),
+            csum_offset: 16.into(),
+        };
+        // the third is longer than the device takes, and split
+        for (mtu, vnet, third) in [(1500, merged, 3000), (1040, VnetHdr::default(), 1100)] {
+            let (local, far) = memory();
+            local.set_mtu(mtu);
+            let (mut outputs, snapshot, port) = outputs(PortKind::Local(Arc::clone(&local)));
+            let mut slab = Slab::new();
+            let stream =
+                [(0, 1000, VnetHdr::default()), (1000, 1000, VnetHdr::default()), (2000, third, vnet)];
+            for (i, (seq, len, vnet)) in stream.into_iter().enumerate() {
+                let frame = passing(&mut slab, i, &tcp(seq, len), vnet);
+                assert!(matches!(outputs.local(&port, &local, &mut slab, frame), Fit::Sent(_)));
+            }
+            outputs.flush(&mut slab, &snapshot, &DropCell::new(), &mut |_| {});
+            let mut next = 0;
+            while let Some((_, frame)) = far.recv() {
+                assert_eq!(u32::from_be_bytes([frame[38], frame[39], frame[40], frame[41]]), next);
+                next += frame.len() as u32 - 54;
+            }
+            assert_eq!(next as usize, 2000 + third);
+        }
     }
 }

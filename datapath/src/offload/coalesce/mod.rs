@@ -58,6 +58,16 @@ impl Coalescer {
         }
     }
 
+    /// Call before `frame` is queued without [`Coalescer::push`]: a run of its flow goes first, so that it overtakes nothing.
+    pub fn give_way(&mut self, slab: &mut Slab, frame: Piece, out: &mut TxQueue) {
+        if self.open > 0
+            && let Some(segment) = Segment::parse(slab.get(frame), frame)
+            && let Some((place, _)) = self.find(slab, &segment)
+        {
+            self.close(place, slab, out);
+        }
+    }
+
     /// Queues what is left, oldest first. Call when a batch ends.
     pub fn flush(&mut self, slab: &mut Slab, out: &mut TxQueue) {
         while self.open > 0 {
