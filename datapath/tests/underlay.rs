@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use datapath::offload::recognize;
-use datapath::port::{LocalPort, RxPacket, Sent, TxPacket, Underlay};
+use datapath::port::{LocalPort, Refusal, RxPacket, Sent, TxPacket, Underlay};
 use datapath::slab::{SLOTS, Slab};
 use datapath::snapshot::PortId;
 use datapath::sys::epoll::{Epoll, Event};
@@ -137,7 +137,10 @@ fn transmit(underlay: &Underlay, packets: &[(&[u8], IpAddr)]) -> (Sent, Vec<Port
         list.push(TxPacket { start, len, dst: *dst, port: PortId(i as u16) });
         buf.extend_from_slice(bytes);
     }
-    (underlay.tx(&buf, &list, &mut |port| refused.push(port)), refused)
+    let sent = underlay.tx(&buf, &list, &mut |packet, why| refused.push((packet.port, why)));
+    assert_eq!(refused.len(), sent.full + sent.failed, "{refused:?}");
+    refused.retain(|(_, why)| *why == Refusal::TooBig);
+    (sent, refused.into_iter().map(|(port, _)| port).collect())
 }
 
 fn receive_all(underlay: &Underlay) -> Vec<(RxPacket, Vec<u8>)> {
@@ -388,7 +391,7 @@ fn one_unreachable_peer_does_not_hold_up_another() {
         // A wrong family, a packet outside the buffer, no packet at all.
         assert_eq!(transmit(&underlay, &[(&good, PEER6.into()), (&good, PEER4.into())]).0.ok, 1);
         let nowhere = TxPacket { start: 1 << 31, len: 1 << 31, dst: PEER4.into(), port: PortId(0) };
-        let sent = underlay.tx(&good, &[nowhere], &mut |_| panic!("not too big"));
+        let sent = underlay.tx(&good, &[nowhere], &mut |_, why| assert_eq!(why, Refusal::Failed));
         assert_eq!(sent, Sent { failed: 1, ..Sent::default() });
         sh("ip link set dev host down");
         assert_eq!(transmit(&underlay, &list).0.ok, 0);

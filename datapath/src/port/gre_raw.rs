@@ -7,9 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use super::{RxPacket, Sent, Tally, TxPacket};
+use super::{Refusal, RxPacket, Sent, Tally, TxPacket};
 use crate::slab::Slab;
-use crate::snapshot::PortId;
 use crate::sys::mmsg::{self, Received, Refused, Sender, Wants};
 use crate::sys::raw_ip::{RawIp, destination_v6, traffic_class};
 
@@ -64,47 +63,72 @@ impl GreSocket {
         Ok(())
     }
 
-    pub(super) fn tx(&self, buf: &[u8], packets: &[TxPacket], refused: &mut dyn FnMut(PortId)) -> Sent {
-        let mut tally = Tally::default();
-        // A packet may be met by an error that was pending from an earlier one: an error is believed when it comes twice.
-        let mut suspect = usize::MAX;
-        let mut judge = |tally: &mut Tally, i: usize, errno: i32| {
-            self.errors.store(true, Relaxed);
-            if !matches!(errno, libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM) && suspect != i {
-                suspect = i;
-                return Refused::Again;
-            }
-            if let (libc::EMSGSIZE, Some(packet)) = (errno, packets.get(i)) {
-                refused(packet.port);
-            }
-            tally.refuse(errno)
-        };
+    pub(super) fn tx(
+        &self,
+        buf: &[u8],
+        packets: &[TxPacket],
+        refused: &mut dyn FnMut(&TxPacket, Refusal),
+    ) -> Sent {
+        let mut report = Report { packets, refused, tally: Tally::default(), suspect: None };
         mmsg::with_sender(|sender| {
             for (i, packet) in packets.iter().enumerate() {
-                if sender.is_full() && !self.flush(sender, &mut tally, &mut judge) {
+                if sender.is_full() && !self.flush(sender, &mut report) {
                     return;
                 }
                 let start = packet.start as usize;
                 let bytes = buf.get(start..start + packet.len as usize);
                 if !bytes.is_some_and(|b| sender.push(i, Some(packet.dst), iter::once(b))) {
-                    tally.refuse(libc::EINVAL);
+                    report.refuse(i, libc::EINVAL);
                 }
             }
-            self.flush(sender, &mut tally, &mut judge);
+            self.flush(sender, &mut report);
         });
-        tally.close(packets.len())
+        report.close()
     }
 
     /// False: the socket takes no more.
-    fn flush(
-        &self,
-        sender: &mut Sender<'_, '_>,
-        tally: &mut Tally,
-        judge: &mut dyn FnMut(&mut Tally, usize, i32) -> Refused,
-    ) -> bool {
-        let taken = sender.flush(self.as_fd(), &mut |i, errno| judge(tally, i, errno));
-        tally.sent.ok += taken;
-        tally.rest.is_none()
+    fn flush(&self, sender: &mut Sender<'_, '_>, report: &mut Report<'_>) -> bool {
+        let taken = sender.flush(self.as_fd(), &mut |i, errno| {
+            self.errors.store(true, Relaxed);
+            report.judge(i, errno)
+        });
+        report.tally.sent.ok += taken;
+        report.tally.rest.is_none()
+    }
+}
+
+/// What becomes of a batch while it is sent.
+struct Report<'a> {
+    packets: &'a [TxPacket],
+    refused: &'a mut dyn FnMut(&TxPacket, Refusal),
+    tally: Tally,
+    /// The packet that met an error last, and is tried once more.
+    suspect: Option<usize>,
+}
+
+impl Report<'_> {
+    /// Packet `i` met an error. It may have been pending from an earlier one, so it is believed when it comes twice.
+    fn judge(&mut self, i: usize, errno: i32) -> Refused {
+        if Refusal::of(errno) != Refusal::Full && self.suspect.replace(i) != Some(i) {
+            return Refused::Again;
+        }
+        self.refuse(i, errno)
+    }
+
+    fn refuse(&mut self, i: usize, errno: i32) -> Refused {
+        if let Some(packet) = self.packets.get(i) {
+            (self.refused)(packet, Refusal::of(errno));
+        }
+        self.tally.refuse(errno)
+    }
+
+    /// The account of the whole batch; those behind the one that ended it were not tried.
+    fn close(self) -> Sent {
+        let rest = self.tally.rest.unwrap_or(Refusal::Failed);
+        for packet in self.packets.iter().skip(self.tally.tried()) {
+            (self.refused)(packet, rest);
+        }
+        self.tally.close(self.packets.len())
     }
 }
 

@@ -231,8 +231,8 @@ impl Underlay {
         Ok(out.len())
     }
 
-    /// Sends datagrams out of `buf`. Calls `refused` with the port of each that the kernel found too big (EMSGSIZE).
-    pub fn tx(&self, buf: &[u8], packets: &[TxPacket], refused: &mut dyn FnMut(PortId)) -> Sent {
+    /// Sends datagrams out of `buf`. Calls `refused` with each that did not go, and why.
+    pub fn tx(&self, buf: &[u8], packets: &[TxPacket], refused: &mut dyn FnMut(&TxPacket, Refusal)) -> Sent {
         self.socket.tx(buf, packets, refused)
     }
 }
@@ -251,19 +251,31 @@ struct Tally {
     rest: Option<Refusal>,
 }
 
+/// Why something was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Refusal {
+pub enum Refusal {
+    /// Lack of buffers: congestion.
     Full,
+    /// Longer than the device or the path takes (EMSGSIZE).
+    TooBig,
+    /// Another reason.
     Failed,
+}
+
+impl Refusal {
+    fn of(errno: i32) -> Refusal {
+        match errno {
+            libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => Refusal::Full,
+            libc::EMSGSIZE => Refusal::TooBig,
+            _ => Refusal::Failed,
+        }
+    }
 }
 
 impl Tally {
     /// One was refused with that error.
     fn refuse(&mut self, errno: i32) -> Refused {
-        let refusal = match errno {
-            libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => Refusal::Full,
-            _ => Refusal::Failed,
-        };
+        let refusal = Refusal::of(errno);
         // No room in the socket, or the device is down or gone: the same awaits every other.
         // ENOBUFS is different: the kernel dropped this one (a queue was full), the next may find room.
         if matches!(
@@ -279,14 +291,17 @@ impl Tally {
     fn add(&mut self, refusal: Refusal, n: usize) {
         match refusal {
             Refusal::Full => self.sent.full += n,
-            Refusal::Failed => self.sent.failed += n,
+            Refusal::TooBig | Refusal::Failed => self.sent.failed += n,
         }
+    }
+
+    fn tried(&self) -> usize {
+        self.sent.ok + self.sent.full + self.sent.failed
     }
 
     /// The account of a batch of `all`, those not tried included.
     fn close(mut self, all: usize) -> Sent {
-        let tried = self.sent.ok + self.sent.full + self.sent.failed;
-        self.add(self.rest.unwrap_or(Refusal::Failed), all.saturating_sub(tried));
+        self.add(self.rest.unwrap_or(Refusal::Failed), all.saturating_sub(self.tried()));
         self.sent
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::Worker;
+use super::{Worker, refused};
 use crate::bridge::{self, Verdict};
 use crate::counters::{DropReason, bump};
 use crate::offload::{Fit, MAX_ANSWER, too_big};
@@ -89,24 +89,22 @@ impl Worker {
     /// Queues the frame for port `to`, or answers its sender when it cannot pass.
     fn send(&mut self, snapshot: &Snapshot, from: &Port, to: PortId, frame: Passing, now: u32) {
         let Some(port) = snapshot.port(to) else { return self.drops().add(DropReason::NoBridge, 1) };
-        match self.queue(port, frame) {
+        match self.queue(snapshot, port, frame) {
             Fit::Sent(_) => {}
             Fit::Dropped(why) => self.refuse(port, why),
             Fit::TooBig { ip_mtu } => {
-                let answered = self.answers.take(now) && self.answer(from, frame.data, ip_mtu);
+                let answered = self.answers.take(now) && self.answer(snapshot, from, frame.data, ip_mtu);
                 self.refuse(port, if answered { DropReason::TooBigAnswered } else { DropReason::TooBig });
             }
         }
     }
 
-    fn queue(&mut self, port: &Port, frame: Passing) -> Fit {
-        let drops = &self.shared.workers[self.index].drops;
+    fn queue(&mut self, snapshot: &Snapshot, port: &Port, frame: Passing) -> Fit {
         match &port.kind {
             PortKind::Local(local) => self.outputs.local(port, local, &mut self.slab, frame),
             PortKind::Tunnel(tunnel) => {
-                let shared = &self.shared;
-                let mut refused = |id| shared.raise(crate::handle::Event::PathMtu(id));
-                self.outputs.tunnel(port, tunnel, self.slab.get(frame.data), &frame.vnet, drops, &mut refused)
+                let mut refused = refused(&self.shared, snapshot, self.index);
+                self.outputs.tunnel(port, tunnel, self.slab.get(frame.data), &frame.vnet, &mut refused)
             }
         }
     }
@@ -118,12 +116,12 @@ impl Worker {
     }
 
     /// Tells the sender of `frame`, back through the port that it came in by, which size would have passed.
-    fn answer(&mut self, from: &Port, frame: Piece, ip_mtu: u16) -> bool {
+    fn answer(&mut self, snapshot: &Snapshot, from: &Port, frame: Piece, ip_mtu: u16) -> bool {
         let mut answer = [0; MAX_ANSWER];
         let Some(len) = too_big(self.slab.get(frame), ip_mtu, &mut answer) else { return false };
         let (Some(data), Some(answer)) = (self.slab.alloc(len), answer.get(..len)) else { return false };
         self.slab.get_mut(data).copy_from_slice(answer);
         let passing = Passing { data, vnet: VnetHdr::default(), tunneled: false };
-        matches!(self.queue(from, passing), Fit::Sent(_))
+        matches!(self.queue(snapshot, from, passing), Fit::Sent(_))
     }
 }

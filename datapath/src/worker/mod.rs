@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering;
 
 use crate::counters::DropCell;
 use crate::handle::{Event, Shared};
-use crate::port::{RxFrame, RxPacket};
+use crate::port::{Refusal, RxFrame, RxPacket, TxPacket};
 use crate::slab::{SLOTS, Slab};
 use crate::snapshot::Snapshot;
 use crate::sys::epoll::{self, Epoll};
@@ -147,10 +147,19 @@ impl Worker {
 
     /// Sends what the batch came to and starts the slab anew.
     fn flush(&mut self) {
-        let shared = &self.shared;
-        let drops = &shared.workers[self.index].drops;
-        self.outputs
-            .flush(&mut self.slab, &self.snapshot, drops, &mut |port| shared.raise(Event::PathMtu(port)));
+        let mut refused = refused(&self.shared, &self.snapshot, self.index);
+        let drops = &self.shared.workers[self.index].drops;
+        self.outputs.flush(&mut self.slab, &self.snapshot, drops, &mut refused);
         self.slab.reset();
+    }
+}
+
+/// What happens when an underlay refuses a packet of worker `index`.
+fn refused(shared: &Shared, snapshot: &Snapshot, index: usize) -> impl FnMut(&TxPacket, Refusal) {
+    move |packet, why| {
+        output::take_back(snapshot, index, &shared.workers[index].drops, packet, why);
+        if why == Refusal::TooBig {
+            shared.raise(Event::PathMtu(packet.port));
+        }
     }
 }

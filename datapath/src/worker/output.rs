@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::forward::Passing;
 use crate::counters::{DropCell, DropReason, bump};
 use crate::offload::{Coalescer, Fit, FrameSink, fit};
-use crate::port::{LocalPort, Underlay};
+use crate::port::{LocalPort, Refusal, TxPacket, Underlay};
 use crate::slab::Slab;
 use crate::snapshot::{Port, PortId, PortKind, Snapshot};
 use crate::tunnel::Tunnel;
@@ -109,12 +109,11 @@ impl Outputs {
         tunnel: &Tunnel,
         frame: &[u8],
         vnet: &VnetHdr,
-        drops: &DropCell,
-        refused: &mut dyn FnMut(PortId),
+        refused: &mut dyn FnMut(&TxPacket, Refusal),
     ) -> Fit {
         let underlay = if tunnel.config.remote.is_ipv4() { &mut self.v4 } else { &mut self.v6 };
         if underlay.outbox.as_ref().is_some_and(|o| o.short_of(OUTBOX_BYTES, OUTBOX_PACKETS)) {
-            underlay.flush(drops, refused);
+            underlay.flush(refused);
         }
         let outbox = underlay.outbox.get_or_insert_default();
         let inner = Link::parse(frame).and_then(|link| Ip::parse(frame, &link));
@@ -135,10 +134,10 @@ impl Outputs {
         slab: &mut Slab,
         snapshot: &Snapshot,
         drops: &DropCell,
-        refused: &mut dyn FnMut(PortId),
+        refused: &mut dyn FnMut(&TxPacket, Refusal),
     ) {
-        self.v4.flush(drops, refused);
-        self.v6.flush(drops, refused);
+        self.v4.flush(refused);
+        self.v6.flush(refused);
         for id in self.waiting.drain(..) {
             let output = self.local.get_mut(usize::from(id.0)).and_then(Option::as_mut);
             let Some((output, port)) = output.zip(snapshot.port(id)) else { continue };
@@ -170,17 +169,39 @@ impl LocalOutput {
 }
 
 impl UnderlayOutput {
-    fn flush(&mut self, drops: &DropCell, refused: &mut dyn FnMut(PortId)) {
+    fn flush(&mut self, refused: &mut dyn FnMut(&TxPacket, Refusal)) {
         let Some(outbox) = &mut self.outbox else { return };
         let (buf, packets) = outbox.packets();
         if packets.is_empty() {
             return;
         }
-        let sent = self.socket.as_ref().map(|s| s.tx(buf, packets, refused)).unwrap_or_default();
-        if sent.ok < packets.len() {
-            drops.add(DropReason::UnderlayTx, (packets.len() - sent.ok) as u64);
+        match &self.socket {
+            Some(socket) => _ = socket.tx(buf, packets, refused),
+            None => packets.iter().for_each(|packet| refused(packet, Refusal::Failed)),
         }
         outbox.clear();
+    }
+}
+
+/// Puts right what a tunnel counted as sent and the underlay did not take.
+pub(super) fn take_back(
+    snapshot: &Snapshot,
+    worker: usize,
+    drops: &DropCell,
+    packet: &TxPacket,
+    why: Refusal,
+) {
+    drops.add(DropReason::UnderlayTx, 1);
+    let Some(port) = snapshot.port(packet.port) else { return };
+    let cell = port.counters.cell(worker);
+    match why {
+        Refusal::Full => bump(&cell.tx_dropped, 1),
+        Refusal::TooBig | Refusal::Failed => bump(&cell.tx_errors, 1),
+    }
+    if let PortKind::Tunnel(tunnel) = &port.kind {
+        let bytes = u64::from(packet.len).saturating_sub((tunnel.ip_len() + tunnel.gre_len()) as u64);
+        bump(&cell.tx_packets, 1u64.wrapping_neg());
+        bump(&cell.tx_bytes, bytes.wrapping_neg());
     }
 }
 
@@ -217,9 +238,11 @@ mod tests {
     use etherparse::PacketBuilder;
 
     use super::*;
+    use crate::counters::PortStats;
     use crate::port::memory::Far;
     use crate::slab::Piece;
     use crate::snapshot::BridgeId;
+    use crate::tunnel::{Tos, Ttl, TunnelConfig};
     use crate::vnet::{F_NEEDS_CSUM, GSO_TCPV4};
 
     /// The outputs of a worker for one port, and that port.
@@ -282,7 +305,7 @@ mod tests {
                 let frame = passing(&mut slab, i, &tcp(seq, len), vnet);
                 assert!(matches!(outputs.local(&port, &local, &mut slab, frame), Fit::Sent(_)));
             }
-            outputs.flush(&mut slab, &snapshot, &DropCell::new(), &mut |_| {});
+            outputs.flush(&mut slab, &snapshot, &DropCell::new(), &mut |_, _| {});
             let mut next = 0;
             while let Some((_, frame)) = far.recv() {
                 assert_eq!(u32::from_be_bytes([frame[38], frame[39], frame[40], frame[41]]), next);
@@ -290,5 +313,33 @@ mod tests {
             }
             assert_eq!(next as usize, 2000 + third);
         }
+    }
+
+    #[test]
+    fn what_the_underlay_does_not_take_was_not_sent() {
+        let config = TunnelConfig {
+            remote: "10.9.0.2".parse().unwrap(),
+            local: None,
+            in_key: None,
+            out_key: Some(7),
+            csum: false,
+            seq: false,
+            tos: Tos::Fixed(0),
+            ttl: Ttl::Fixed(64),
+            df: true,
+        };
+        let tunnel = Arc::new(Tunnel::new(config, None, 1500));
+        // there is no socket
+        let (mut outputs, snapshot, port) = outputs(PortKind::Tunnel(Arc::clone(&tunnel)));
+        let (drops, mut slab) = (DropCell::new(), Slab::new());
+        let mut refused = |packet: &TxPacket, why| take_back(&snapshot, 0, &drops, packet, why);
+        for len in [10, 1000] {
+            outputs.tunnel(&port, &tunnel, &tcp(0, len), &VnetHdr::default(), &mut refused);
+        }
+        let made = port.counters.sum();
+        assert_eq!((made.tx_packets, made.tx_bytes), (2, 1010 + 2 * 54));
+        outputs.flush(&mut slab, &snapshot, &drops, &mut refused);
+        assert_eq!(port.counters.sum(), PortStats { tx_errors: 2, ..PortStats::default() });
+        assert_eq!(drops.get(DropReason::UnderlayTx), 2);
     }
 }
