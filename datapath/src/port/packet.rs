@@ -128,10 +128,10 @@ fn restore_tag(slab: &mut Slab, data: Piece, mut vnet: VnetHdr, tag: Option<Vlan
         field.copy_from_slice(&[a, b, c, d]);
     }
     if vnet.needs_csum() {
-        vnet.csum_start += 4;
+        vnet.csum_start = vnet.csum_start.get().saturating_add(4).into();
     }
     if vnet.is_gso() {
-        vnet.hdr_len += 4;
+        vnet.hdr_len = vnet.hdr_len.get().saturating_add(4).into();
     }
     RxFrame { data: tagged, vnet }
 }
@@ -159,6 +159,22 @@ mod tests {
         assert_eq!(slab.get(got.data), b"DDDDDDSSSSSS\x88\xa8\x60\x05\x08\x00payloa");
         assert_eq!((got.vnet.csum_start.get(), got.vnet.csum_offset.get()), (38, 16));
         assert_eq!(got.vnet.hdr_len.get(), 58);
+    }
+
+    /// A sender may have put as many bytes as it liked in the linear part, whose length the kernel reports here.
+    #[test]
+    fn a_header_of_any_length_takes_a_tag() {
+        let data = Piece { len: 20, ..Slab::slot(0).skip(mmsg::HEADROOM) };
+        let most = u16::MAX.into();
+        let vnet = VnetHdr {
+            flags: F_NEEDS_CSUM,
+            gso_type: GSO_TCPV4,
+            hdr_len: most,
+            csum_start: most,
+            ..VnetHdr::default()
+        };
+        let tag = Some(VlanTag { tpid: 0x8100, tci: 1 });
+        assert_eq!(restore_tag(&mut Slab::new(), data, vnet, tag).vnet, vnet);
     }
 
     #[test]
