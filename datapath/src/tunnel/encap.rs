@@ -25,7 +25,7 @@ pub struct Outbox {
 
 impl Outbox {
     const BYTES: usize = 512 * 1024;
-    const PACKETS: usize = 512;
+    const PACKETS: usize = 1024;
 
     /// An empty outbox. Its pages are touched only when used.
     pub fn new() -> Outbox {

@@ -14,10 +14,10 @@ use crate::txq::TxQueue;
 use crate::vnet::VnetHdr;
 use crate::wire::parse::{Ip, Link};
 
-/// Room that an outbox must have before a frame is fitted into it: a superframe of 64 KiB in packets of the smallest
-/// MTU that IPv4 knows of in practice (576), with headers.
-const OUTBOX_BYTES: usize = 96 * 1024;
-const OUTBOX_PACKETS: usize = 160;
+/// Room that an outbox must have before a frame is fitted into it: a superframe of 64 KiB in segments of 88 bytes, the
+/// least that Linux agrees to (TCP_MIN_MSS), with headers. What would become more packets is cut off.
+const OUTBOX_BYTES: usize = 192 * 1024;
+const OUTBOX_PACKETS: usize = 768;
 
 /// The queue of one local port.
 #[derive(Debug)]
@@ -267,6 +267,21 @@ mod tests {
         (Arc::new(port), far)
     }
 
+    fn tunnel() -> Arc<Tunnel> {
+        let config = TunnelConfig {
+            remote: "10.9.0.2".parse().unwrap(),
+            local: None,
+            in_key: None,
+            out_key: Some(7),
+            csum: true,
+            seq: true,
+            tos: Tos::Fixed(0),
+            ttl: Ttl::Fixed(64),
+            df: true,
+        };
+        Arc::new(Tunnel::new(config, None, 1500))
+    }
+
     /// `len` bytes of a TCP stream from `seq` on.
     fn tcp(seq: u32, len: usize) -> Vec<u8> {
         let mut frame = Vec::new();
@@ -317,18 +332,7 @@ mod tests {
 
     #[test]
     fn what_the_underlay_does_not_take_was_not_sent() {
-        let config = TunnelConfig {
-            remote: "10.9.0.2".parse().unwrap(),
-            local: None,
-            in_key: None,
-            out_key: Some(7),
-            csum: false,
-            seq: false,
-            tos: Tos::Fixed(0),
-            ttl: Ttl::Fixed(64),
-            df: true,
-        };
-        let tunnel = Arc::new(Tunnel::new(config, None, 1500));
+        let tunnel = tunnel();
         // there is no socket
         let (mut outputs, snapshot, port) = outputs(PortKind::Tunnel(Arc::clone(&tunnel)));
         let (drops, mut slab) = (DropCell::new(), Slab::new());
@@ -341,5 +345,21 @@ mod tests {
         outputs.flush(&mut slab, &snapshot, &drops, &mut refused);
         assert_eq!(port.counters.sum(), PortStats { tx_errors: 2, ..PortStats::default() });
         assert_eq!(drops.get(DropReason::UnderlayTx), 2);
+    }
+
+    #[test]
+    fn the_smallest_segments_find_room_however_full_the_outbox() {
+        let tunnel = tunnel();
+        let (mut outputs, _, port) = outputs(PortKind::Tunnel(Arc::clone(&tunnel)));
+        let vnet = VnetHdr { gso_type: GSO_TCPV4, gso_size: 88.into(), ..VnetHdr::default() };
+        let (small, big) = (tcp(0, 1), tcp(0, 65_535 - 40));
+        for smalls in [0, 200, 300, 500] {
+            for _ in 0..smalls {
+                let fit = outputs.tunnel(&port, &tunnel, &small, &VnetHdr::default(), &mut |_, _| {});
+                assert_eq!(fit, Fit::Sent(1));
+            }
+            let fit = outputs.tunnel(&port, &tunnel, &big, &vnet, &mut |_, _| {});
+            assert_eq!(fit, Fit::Sent(65_495usize.div_ceil(88)), "behind {smalls} others");
+        }
     }
 }
