@@ -21,9 +21,9 @@ pub struct PortCell {
     pub tx_packets: AtomicU64,
     /// Bytes sent.
     pub tx_bytes: AtomicU64,
-    /// Could not be sent for want of room or fit.
+    /// Could not be sent for want of room or fit. A superframe that finds a device full counts once.
     pub tx_dropped: AtomicU64,
-    /// Refused by the device.
+    /// Refused by the device or, a tunnel's, by the underlay. A superframe counts once.
     pub tx_errors: AtomicU64,
 }
 

@@ -1,7 +1,6 @@
 //! One batch through the bridge, frame by frame.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use super::{Worker, refused};
 use crate::bridge::{self, Verdict};
@@ -89,12 +88,19 @@ impl Worker {
     /// Queues the frame for port `to`, or answers its sender when it cannot pass.
     fn send(&mut self, snapshot: &Snapshot, from: &Port, to: PortId, frame: Passing, now: u32) {
         let Some(port) = snapshot.port(to) else { return self.drops().add(DropReason::NoBridge, 1) };
+        let packets = frame.vnet.packets(frame.data.len);
         match self.queue(snapshot, port, frame) {
             Fit::Sent(_) => {}
-            Fit::Dropped(why) => self.refuse(port, why),
+            Fit::Dropped(why) => self.refuse(port, packets, why),
             Fit::TooBig { ip_mtu } => {
-                let answered = self.answers.take(now) && self.answer(snapshot, from, frame.data, ip_mtu);
-                self.refuse(port, if answered { DropReason::TooBigAnswered } else { DropReason::TooBig });
+                let source = Link::parse(self.slab.get(frame.data)).map_or([0; 6], |link| link.src);
+                let answered =
+                    self.answers.take(source, now) && self.answer(snapshot, from, frame.data, ip_mtu);
+                self.refuse(
+                    port,
+                    packets,
+                    if answered { DropReason::TooBigAnswered } else { DropReason::TooBig },
+                );
             }
         }
     }
@@ -109,10 +115,9 @@ impl Worker {
         }
     }
 
-    fn refuse(&self, port: &Port, why: DropReason) {
-        let cell = port.counters.cell(self.index);
-        cell.tx_dropped.store(cell.tx_dropped.load(Relaxed) + 1, Relaxed);
-        self.drops().add(why, 1);
+    fn refuse(&self, port: &Port, packets: u64, why: DropReason) {
+        bump(&port.counters.cell(self.index).tx_dropped, packets);
+        self.drops().add(why, packets);
     }
 
     /// Tells the sender of `frame`, back through the port that it came in by, which size would have passed.

@@ -32,8 +32,8 @@ use sources::{Source, Sources};
 /// Batches taken from one source before the others have their turn.
 const TURN: usize = 4;
 
-/// ICMP too-big answers a second that one worker gives, and as many at once.
-const ANSWERS_PER_SECOND: u32 = 1000;
+/// ICMP too-big answers a second that one worker gives to a station, and as many at once.
+const ANSWERS_PER_SECOND: u32 = 50;
 
 /// A worker thread's state.
 #[derive(Debug)]
