@@ -5,31 +5,41 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 
 use crate::cli::{self, Out, poll};
+use crate::netns::Netns;
 use crate::topology::{Host, Place, UNDERLAY};
 
 /// A booted guest on the far end of a host's `u0`. It ends when dropped.
+/// ```text
+///   [ host u0 192.0.2.1 ]──veth──[ w0 ─ bridge ─ tap0 ]──[ eth0 192.0.2.2 guest ]
+/// ```
+/// A TAP hands over superframes and unfinished checksums, as no wire does: the veth pair finishes them.
 #[derive(Debug)]
 pub struct Guest<'a> {
     vm: Child,
     host: &'a Host,
+    _wire: Netns,
 }
 
 impl Guest<'_> {
-    /// Boots a guest with `192.0.2.2` on its eth0; `host` gets a TAP `u0` with `192.0.2.1` to it.
+    /// Boots a guest with `192.0.2.2` on its eth0, and gives `host` a `u0` with `192.0.2.1` to it.
     #[track_caller]
     pub fn boot(host: &Host) -> Guest<'_> {
+        let wire = Netns::new("wire");
+        host.ns.veth("u0", &wire, "w0", 1500);
+        host.ns.nic("u0");
+        host.ns.sh(&format!("ip addr add {}/24 dev u0", UNDERLAY[0]));
         // User Mode Linux's TAP driver takes no superframes
-        host.ns.sh(&format!(
-            "ip tuntap add u0 mode tap
-             ip addr add {}/24 dev u0
-             ip link set u0 up gso_max_segs 1 gso_max_size 1500",
-            UNDERLAY[0]
-        ));
+        wire.sh("ethtool -K w0 tx off tso off gso off gro off >/dev/null
+            ip tuntap add tap0 mode tap
+            ip link set tap0 gso_max_segs 1 gso_max_size 1500
+            ip link add b0 type bridge
+            for d in w0 tap0; do ip link set $d master b0 up; done
+            ip link set b0 up");
         let log = std::fs::File::create(host.rundir().join("guest.log")).expect("the guest's log");
         let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest/run");
-        let mut vm = host
+        let mut vm = wire
             .bound(run.to_str().expect("a path in UTF-8"))
-            .args(["u0", &format!("{}/24", UNDERLAY[1])])
+            .args(["tap0", &format!("{}/24", UNDERLAY[1])])
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the guest's log"))
             .stderr(log)
@@ -43,7 +53,7 @@ impl Guest<'_> {
             cli::output(host.cmd("ping").args(["-c1", "-W1", UNDERLAY[1]])).success().then_some(())
         };
         poll("the guest", answers);
-        Guest { vm, host }
+        Guest { vm, host, _wire: wire }
     }
 
     /// A shell script in the guest, whatever its status; what it says on either output is in `stdout`.

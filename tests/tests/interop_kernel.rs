@@ -56,8 +56,8 @@ fn gretap() {
         guest.sh(&format!(
             "ip link del g 2>/dev/null || true
              ip link add g type gretap local {} remote {} {kernel}
-             ip addr add {FAR}/16 dev g
-             ip link set g up",
+             ip link set g address 02:00:00:00:00:42 up
+             ip addr add {FAR}/16 dev g",
             UNDERLAY[1], UNDERLAY[0]
         ));
         a.vsctl("clear interface gre0 options");
@@ -86,13 +86,15 @@ fn kernel_open_vswitch() {
          while awk '{{exit !($1 < 10.5)}}' /proc/uptime; do sleep 0.2; done
          ovs-vswitchd --detach --pidfile 2>/dev/null || /usr/lib/openvswitch-switch/ovs-vswitchd --detach --pidfile
          ovs-vsctl -t 20 add-br br0 -- add-port br0 gre0 -- set interface gre0 type=gre options:remote_ip={}
-         ip addr add {FAR}/16 dev br0; ip link set br0 mtu 1462 up
+         ip addr add {FAR}/16 dev br0; ip link set br0 up
          {SERVE}",
         UNDERLAY[0]
     ));
-    for options in ["", "options:key=5", "options:csum=true"] {
+    for (options, mtu) in [("", 1462), ("options:key=5", 1458), ("options:csum=true", 1458)] {
+        // it neither fragments nor answers: its own port must leave room for the tunnel's headers
         guest.sh(&format!(
-            "ovs-vsctl -t 20 clear interface gre0 options -- set interface gre0 options:remote_ip={} {options}",
+            "ovs-vsctl -t 20 clear interface gre0 options -- set interface gre0 options:remote_ip={} {options}
+             ip link set br0 mtu {mtu}",
             UNDERLAY[0]
         ));
         a.vsctl("clear interface gre0 options");
