@@ -61,9 +61,16 @@ impl Capture {
         Capture { tcpdump, dir }
     }
 
-    /// Ends the capture.
+    /// Ends the capture, when tcpdump has written what it has been given: the file grows no more.
     #[track_caller]
     pub fn stop(mut self) -> Packets {
+        let size = || self.dir.path().join("pcap").metadata().map_or(0, |m| m.len());
+        let mut last = None;
+        cli::poll("tcpdump to keep up", || {
+            std::thread::sleep(Duration::from_millis(200));
+            let now = size();
+            (last.replace(now) == Some(now)).then_some(())
+        });
         cli::signal(self.tcpdump.id(), "INT");
         cli::wait(&mut self.tcpdump, Duration::from_secs(10)).expect("tcpdump ends");
         Packets { file: self.dir.path().join("pcap"), _dir: self.dir }
