@@ -75,8 +75,8 @@ pub fn wait_for_quiet(limit: Duration) {
     }
 }
 
-/// Milliseconds that a fixed load takes on one core: about 50 on a core of 2024. It varies with what the machine is
-/// doing, so it tells whether two runs may be compared.
+/// Milliseconds that a fixed load takes on one core. It varies with what else the machine is doing, so it tells whether
+/// two runs may be compared.
 pub fn calibrate() -> f64 {
     let start = Instant::now();
     let mut x = 0x9e37_79b9_7f4a_7c15_u64;
