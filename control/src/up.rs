@@ -15,9 +15,10 @@ use crate::daemon::{Daemon, Stages, transact};
 /// Where it runs unless told otherwise: apart from a switch that is installed.
 pub const RUNDIR: &str = "/run/underpass";
 
-/// The database of one run.
+/// The database of one run. Its name is nobody else's, for what is found there is removed: a run directory may hold the
+/// `conf.db` of a switch that is only stopped.
 pub fn database(rundir: &Path) -> PathBuf {
-    rundir.join("conf.db")
+    rundir.join("underpass-up.db")
 }
 
 /// What to join.

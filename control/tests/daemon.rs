@@ -373,6 +373,10 @@ fn up_sets_up_and_undoes() {
     assert_eq!(place.links(), before);
     assert!(!rundir.exists());
 
+    // What a stopped switch keeps there is no business of ours
+    std::fs::create_dir(&rundir).unwrap();
+    let kept = rundir.join("conf.db");
+    std::fs::write(&kept, "precious").unwrap();
     let mut running = Running(up("docker0").spawn().unwrap());
     let mut said = String::new();
     let out = running.0.stdout.as_mut().unwrap();
@@ -392,7 +396,9 @@ fn up_sets_up_and_undoes() {
     running.signal("INT");
     assert_eq!(running.wait(), Some(0));
     assert_eq!(place.links(), before);
-    assert!(!rundir.exists());
+    let left: Vec<PathBuf> = std::fs::read_dir(&rundir).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(left, [kept.as_path()]);
+    assert_eq!(std::fs::read(&kept).unwrap(), b"precious");
 }
 
 #[test]
