@@ -5,7 +5,7 @@
 //! it outlives this process: a new one gives it to the bridge again, or back to the device when the rows no longer ask.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Instant;
 
@@ -115,6 +115,7 @@ impl Takeover {
         db: &RefCell<Server>,
     ) -> bool {
         let mut moved = false;
+        let mut owed = BTreeSet::new();
         let mut taken = remembered(db.borrow().db());
         let stale = |device: &String, t: &Taken| wanted.get(device) != Some(&t.bridge);
         let back: Vec<String> = taken.iter().filter(|(d, t)| stale(d, t)).map(|(d, _)| d.clone()).collect();
@@ -125,10 +126,14 @@ impl Takeover {
                     remember(db, &device, None);
                     moved = true;
                 }
-                Err(e) => self.complain(format!("cannot give {device} its addresses back: {}", reason(&e))),
+                Err(e) => {
+                    self.complain(format!("cannot give {device} its addresses back: {}", reason(&e)));
+                    owed.insert(device);
+                }
             }
         }
-        for (device, bridge) in wanted {
+        // What is still owed must not be forgotten over what the device has now
+        for (device, bridge) in wanted.iter().filter(|(device, _)| !owed.contains(*device)) {
             let (Some(from), Some(to)) = (links.by_name(device), links.by_name(bridge)) else { continue };
             match self.take(taken.remove(device), from, to, db).await {
                 Ok(news) => moved |= news,
@@ -448,6 +453,31 @@ mod tests {
             assert_eq!(addresses("docker0"), [""; 0]);
             assert_eq!(addresses("br0"), ["10.0.42.1/24"], "what the other device had went with it");
             assert_eq!(remembered(db.borrow().db())["docker0"].addresses, ["10.0.42.1/24"]);
+        });
+    }
+
+    #[test]
+    fn what_could_not_be_given_back_is_not_forgotten() {
+        in_namespace(async {
+            ip(DOCKER0);
+            let db = attached();
+            let mut daemon = reconciler().await;
+            daemon.run_once(&db).await;
+            assert_taken();
+            // docker0 refuses its IPv6 address, and goes over to another bridge
+            sh("echo 1 > /proc/sys/net/ipv6/conf/docker0/disable_ipv6");
+            del_port(&db, "br0", "docker0");
+            add_br(&db, "br1", json!({}));
+            let config = map(&[("attach", "direct"), ("take-address", "true")]);
+            add_port(&db, "br1", "docker0", json!({"other_config": config}), json!({}));
+            daemon.run_once(&db).await;
+            let owed = remembered(db.borrow().db())["docker0"].clone();
+            assert_eq!((owed.bridge.as_str(), owed.addresses.len()), ("br0", 2));
+            sh("echo 0 > /proc/sys/net/ipv6/conf/docker0/disable_ipv6");
+            daemon.run_once(&db).await;
+            assert_eq!(addresses("br1"), ["10.0.11.1/24", "fd00:11::1/64"]);
+            assert_eq!(addresses("docker0"), [""; 0]);
+            assert_eq!(addresses("br0"), [""; 0]);
         });
     }
 
