@@ -11,14 +11,15 @@ use rustix::process::{Flock, FlockType, fcntl_getlk};
 use serde_json::Value;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tracing::{info, warn};
 
 /// Below this growth, in bytes, a smaller file is not worth writing it anew.
 const COMPACT_MIN_GROWTH: u64 = 1 << 20;
-const OWNER_ONLY: u32 = 0o640;
+/// Mode of a new file: it may hold tunnels' keys, which are not everybody's to read.
+const MODE: u32 = 0o640;
 
 /// Why a database file cannot be used. The file is left as it was in every case.
 #[derive(Debug, thiserror::Error)]
@@ -195,14 +196,16 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let file = OpenOptions::new().read(true).write(true).create_new(true).open(&temporary)?;
+    // From the beginning: who has it open by then reads on whatever its mode becomes
+    let mut options = OpenOptions::new();
+    let file = options.read(true).write(true).create_new(true).mode(MODE).open(&temporary)?;
     let written = (|| {
         match fs::metadata(path) {
             Ok(old) => {
                 file.set_permissions(old.permissions())?;
                 std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()))?;
             }
-            Err(_) => file.set_permissions(fs::Permissions::from_mode(OWNER_ONLY))?,
+            Err(_) => file.set_permissions(fs::Permissions::from_mode(MODE))?,
         }
         file.write_all_at(bytes, 0)?;
         file.sync_all()?;
