@@ -1,5 +1,6 @@
 //! Devices that are there, kept as they shall be: members joined, MTUs and addresses right.
 
+use std::io;
 use std::sync::Arc;
 
 use datapath::port::LocalPort;
@@ -9,7 +10,7 @@ use super::Reconciler;
 use super::actual::Attachment;
 use super::wanted::{Wanted, WantedPort, What};
 use crate::devices::member::Member;
-use crate::devices::reason;
+use crate::devices::{mac_text, reason};
 
 /// MTU of an internal port in a bridge without devices of the host.
 const DEFAULT_MTU: u32 = 1500;
@@ -59,7 +60,8 @@ impl Reconciler {
                 Plan { link: *ifindex, mtu: wanted.mtu_request, ..Plan::default() }
             }
             Attachment::Member(member) => {
-                Plan { link: member.near, member: Some(member.clone()), ..Plan::default() }
+                let mtu = wanted.mtu_request;
+                Plan { link: member.bridge, mtu, member: Some(member.clone()), ..Plan::default() }
             }
             Attachment::Tap { ifindex, mac: mac_before, mtu: mtu_before } => {
                 let Ok(What::Internal { mac }) = wanted.what else { return None };
@@ -73,25 +75,30 @@ impl Reconciler {
         Some((local.clone(), plan))
     }
 
-    async fn carry_out(&self, local: &LocalPort, plan: &Plan) -> std::io::Result<bool> {
-        if let Some(member) = &plan.member {
-            return member.tend(&self.netlink, &self.links, local).await;
-        }
+    async fn carry_out(&self, local: &LocalPort, plan: &Plan) -> io::Result<bool> {
         let Some(link) = self.links.by_index(plan.link) else { return Ok(false) };
         let mtu = plan.mtu.filter(|mtu| *mtu != link.mtu);
         let mac = plan.mac.filter(|mac| *mac != link.mac);
-        local.set_mtu(mtu.unwrap_or(link.mtu));
+        let mut acted = mtu.is_some() || mac.is_some();
+        match &plan.member {
+            Some(member) => acted |= member.tend(&self.netlink, &self.links, local).await?,
+            None => local.set_mtu(mtu.unwrap_or(link.mtu)),
+        }
         if let Some(mac) = mac {
-            self.netlink.set_mac(link.index, mac).await?;
+            let set = self.netlink.set_mac(link.index, mac).await;
+            set.map_err(|e| {
+                io::Error::other(format!("cannot set its address to {}: {}", mac_text(mac), reason(&e)))
+            })?;
         }
         if let Some(mtu) = mtu {
-            self.netlink.set_mtu(link.index, mtu).await?;
+            let set = self.netlink.set_mtu(link.index, mtu).await;
+            set.map_err(|e| io::Error::other(format!("cannot set its MTU to {mtu} bytes: {}", reason(&e))))?;
         }
-        Ok(mtu.is_some() || mac.is_some())
+        Ok(acted)
     }
 }
 
-/// What to do with a device.
+/// What to do with a device, or with the bridge that a member joins.
 #[derive(Debug, Default)]
 struct Plan {
     link: u32,

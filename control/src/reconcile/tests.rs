@@ -305,3 +305,27 @@ fn run_follows_rows_devices_and_time() {
         tokio::time::timeout(Duration::from_secs(40), reconciler.run(&db, &changed, script)).await.unwrap();
     });
 }
+
+#[test]
+fn a_device_gets_the_mtu_that_its_row_asks_for() {
+    in_namespace(async {
+        ip("link add docker0 type bridge
+            link add v0 type veth peer name c0
+            link set v0 master docker0
+            link add eth1 type veth peer name peer1");
+        let db = database();
+        let mut reconciler = reconciler().await;
+        add_br(&db, "br0", json!({}));
+        for device in ["docker0", "eth1"] {
+            add_port(&db, "br0", device, json!({"mtu_request": 1400}), json!({}));
+        }
+        for _ in 0..2 {
+            reconciler.run_once(&db).await;
+        }
+        for device in ["docker0", "eth1"] {
+            let shown = ip(&format!("link show dev {device}"));
+            assert!(shown.contains("mtu 1400"), "{shown}");
+        }
+        assert_eq!(row(&db, "Interface", "docker0").int("mtu"), 1400);
+    });
+}
