@@ -91,6 +91,7 @@ impl Wanted {
         let mut wanted = Wanted::default();
         let mut seen = BTreeSet::new();
         for (_, root) in db.rows("Open_vSwitch") {
+            wanted.warn_of_managers(db, root);
             for bridge in root.refs("bridges").into_iter().filter_map(|uuid| db.row("Bridge", uuid)) {
                 let read = wanted.bridge(db, bridge, &mut seen);
                 wanted.bridges.insert(bridge.str("name").to_owned(), read);
@@ -100,17 +101,20 @@ impl Wanted {
         wanted
     }
 
+    fn warn_of_managers(&mut self, db: &Database, root: &Row) {
+        for manager in root.refs("manager_options").into_iter().filter_map(|uuid| db.row("Manager", uuid)) {
+            self.warnings.push(format!(
+                "manager {}: this version speaks OVSDB on its unix socket alone (forward a port with ssh or socat)",
+                manager.str("target")
+            ));
+        }
+    }
+
     fn bridge(&mut self, db: &Database, row: &Row, seen: &mut BTreeSet<Uuid>) -> WantedBridge {
         let name = row.str("name");
         self.warn_of_missing_features(name, row);
         let config = |key| row.map_get("other_config", key);
-        let mac = config("hwaddr").and_then(|text| {
-            let mac = parse_mac(text).filter(|mac| *mac != [0; 6] && mac.first().is_some_and(|b| b & 1 == 0));
-            if mac.is_none() {
-                self.warnings.push(format!("{name}: hwaddr '{text}' is not a unicast Ethernet address"));
-            }
-            mac
-        });
+        let mac = config("hwaddr").and_then(|text| self.unicast(name, "hwaddr", text));
         let mut bridge = WantedBridge {
             row: row.uuid(),
             max_age: within(config("mac-aging-time"), MAX_AGE),
@@ -160,17 +164,7 @@ impl Wanted {
             Some(error) => Err(error),
             None => self.what(bridge_name, bridge, port, row),
         };
-        for (column, feature) in
-            [("ingress_policing_rate", "policing"), ("ingress_policing_kpkts_rate", "policing")]
-        {
-            if row.int(column) > 0 {
-                self.warnings
-                    .push(format!("{name}: {column} is set, but there is no {feature} in this version"));
-            }
-        }
-        if row.map_get("bfd", "enable") == Some("true") || row.opt_int("cfm_mpid").is_some() {
-            self.warnings.push(format!("{name}: BFD and CFM are not in this version"));
-        }
+        self.warn_of_missing_port_features(name, port, row);
         WantedPort {
             row: Some(row.uuid()),
             what,
@@ -189,6 +183,11 @@ impl Wanted {
     ) -> Result<What, String> {
         let name = row.str("name");
         if name == bridge_name {
+            if row.opt_str("mac").is_some() {
+                let instead = "set other_config:hwaddr of the bridge instead";
+                self.warnings
+                    .push(format!("{name}: the bridge's own port does not go by column mac; {instead}"));
+            }
             return device_name(name).map(|()| What::Internal { mac: bridge.mac });
         }
         let config = |key| row.map_get("other_config", key).or_else(|| port.map_get("other_config", key));
@@ -212,7 +211,8 @@ impl Wanted {
                 device_name(name).map(|()| What::System { attach, take_address })
             }
             "internal" | "tap" => {
-                device_name(name).map(|()| What::Internal { mac: row.opt_str("mac").and_then(parse_mac) })
+                let mac = row.opt_str("mac").and_then(|text| self.unicast(name, "mac", text));
+                device_name(name).map(|()| What::Internal { mac })
             }
             kind @ ("gre" | "ip6gre") => {
                 options::tunnel(name, kind, row.map("options"), &mut self.warnings).map(What::Tunnel)
@@ -222,6 +222,15 @@ impl Wanted {
                 "could not open network device {name} (type '{kind}' is not supported by this version)"
             )),
         }
+    }
+
+    /// The address that a column says, if a device can have it.
+    fn unicast(&mut self, name: &str, column: &str, text: &str) -> Option<[u8; 6]> {
+        let mac = parse_mac(text).filter(|mac| *mac != [0; 6] && mac.first().is_some_and(|b| b & 1 == 0));
+        if mac.is_none() {
+            self.warnings.push(format!("{name}: {column} '{text}' is not a unicast Ethernet address"));
+        }
+        mac
     }
 
     /// Of tunnels that a received packet could not tell apart, the one that worked before stays; among new ones, the
@@ -246,6 +255,25 @@ impl Wanted {
         }
     }
 
+    fn warn_of_missing_port_features(&mut self, name: &str, port: &Row, row: &Row) {
+        let tunnel = matches!(row.str("type"), "gre" | "ip6gre");
+        for (set, feature) in [
+            (row.int("ingress_policing_rate") > 0, "policing (ingress_policing_rate)"),
+            (row.int("ingress_policing_kpkts_rate") > 0, "policing (ingress_policing_kpkts_rate)"),
+            (row.map_get("bfd", "enable") == Some("true"), "BFD (bfd)"),
+            (row.opt_int("cfm_mpid").is_some(), "CFM (cfm_mpid)"),
+            (row.map_get("lldp", "enable") == Some("true"), "LLDP (lldp)"),
+            (!port.refs("qos").is_empty(), "QoS (qos)"),
+            (port.opt_str("lacp").is_some_and(|mode| mode != "off"), "LACP (lacp)"),
+            (tunnel && row.opt_int("mtu_request").is_some(), "an MTU of a tunnel's own (mtu_request)"),
+        ] {
+            if set {
+                self.warnings
+                    .push(format!("{name}: {feature} is not in this version; the port works without"));
+            }
+        }
+    }
+
     fn warn_of_missing_features(&mut self, name: &str, row: &Row) {
         for (set, feature) in [
             (row.bool("stp_enable"), "STP (stp_enable)"),
@@ -257,6 +285,11 @@ impl Wanted {
             (!row.refs("netflow").is_empty(), "NetFlow (netflow)"),
             (!row.refs("sflow").is_empty(), "sFlow (sflow)"),
             (!row.refs("ipfix").is_empty(), "IPFIX (ipfix)"),
+            (!row.refs("auto_attach").is_empty(), "auto-attach (auto_attach)"),
+            (
+                !matches!(row.str("datapath_type"), "" | "system" | "netdev"),
+                "another datapath_type than system and netdev",
+            ),
         ] {
             if set {
                 self.warnings.push(format!(
@@ -275,8 +308,10 @@ fn unsupported(port: &Row, interfaces: usize) -> Option<String> {
     }
     let tagged = port.opt_int("tag").is_some_and(|t| t != 0) || port.opt_str("vlan_mode").is_some();
     let trunks = port.get("trunks").is_some_and(|t| !t.is_empty());
-    let vlan = tagged || trunks;
-    vlan.then(|| format!("{name}: VLANs (tag, trunks, vlan_mode) are not supported by this version"))
+    if tagged || trunks {
+        return Some(format!("{name}: VLANs (tag, trunks, vlan_mode) are not supported by this version"));
+    }
+    port.bool("protected").then(|| format!("{name}: protected ports are not supported by this version"))
 }
 
 /// The kernel's rules for the name of a device.
@@ -370,6 +405,11 @@ mod tests {
                 json!({"trunks": 5}),
                 Err("p0: VLANs (tag, trunks, vlan_mode) are not supported by this version".into()),
             ),
+            (
+                json!({}),
+                json!({"protected": true}),
+                Err("p0: protected ports are not supported by this version".into()),
+            ),
         ] {
             assert_eq!(what(interface.clone(), port.clone()).0, want, "{interface} {port}");
         }
@@ -449,11 +489,60 @@ mod tests {
                 "br0: hwaddr '01:00:00:00:00:01' is not a unicast Ethernet address",
             ]
         );
-        let (_, warnings) = what(
-            json!({"type": "gre", "options": map(&[("remote_ip", "192.0.2.1"), ("x", "1")])}),
-            json!({}),
+        let gre = map(&[("remote_ip", "192.0.2.1"), ("x", "1")]);
+        let plain = |feature| format!("p0: {feature} is not in this version; the port works without");
+        for (interface, port, want) in [
+            (
+                json!({"type": "gre", "options": gre, "mtu_request": 1400}),
+                json!({}),
+                vec!["p0: unknown gre argument 'x'".into(), plain("an MTU of a tunnel's own (mtu_request)")],
+            ),
+            (
+                json!({"ingress_policing_rate": 1000, "lldp": map(&[("enable", "true")])}),
+                json!({"lacp": "active"}),
+                ["policing (ingress_policing_rate)", "LLDP (lldp)", "LACP (lacp)"].map(plain).into(),
+            ),
+            (
+                json!({"type": "internal", "mac": "01:00:5e:00:00:01"}),
+                json!({}),
+                vec!["p0: mac '01:00:5e:00:00:01' is not a unicast Ethernet address".into()],
+            ),
+        ] {
+            let (what, warnings) = what(interface.clone(), port.clone());
+            assert!(what.is_ok(), "{interface} {port}");
+            assert_eq!(warnings, want, "{interface} {port}");
+        }
+    }
+
+    #[test]
+    fn rows_of_other_tables_that_nobody_heeds_are_named() {
+        let db = database();
+        add_br(&db, "br0", json!({"datapath_type": "dpdk"}));
+        add_port(&db, "br0", "p0", json!({}), json!({}));
+        set_interface(&db, "br0", json!({"mac": "02:00:00:00:00:01"}));
+        crate::reconcile::testing::transact(
+            &db,
+            json!([
+                {"op": "insert", "table": "QoS", "uuid-name": "q", "row": {"type": "linux-htb"}},
+                {"op": "update", "table": "Port", "where": [["name", "==", "p0"]],
+                 "row": {"qos": ["named-uuid", "q"]}},
+                {"op": "insert", "table": "Manager", "uuid-name": "m", "row": {"target": "ptcp:6640"}},
+                {"op": "update", "table": "Open_vSwitch", "where": [],
+                 "row": {"manager_options": ["named-uuid", "m"]}},
+            ]),
         );
-        assert_eq!(warnings, ["p0: unknown gre argument 'x'"]);
+        let mut warnings = Wanted::from_database(db.borrow().db()).warnings;
+        warnings.sort();
+        let beginnings = [
+            "br0: another datapath_type",
+            "br0: the bridge's own port",
+            "manager ptcp:6640:",
+            "p0: QoS (qos)",
+        ];
+        assert_eq!(warnings.len(), beginnings.len(), "{warnings:?}");
+        for (warning, beginning) in warnings.iter().zip(beginnings) {
+            assert!(warning.starts_with(beginning), "{warning}");
+        }
     }
 
     #[test]
