@@ -289,11 +289,13 @@ fn holds(name: &str, state: &PortState, what: &What, links: &Links) -> bool {
     if matches!(&state.port.kind, PortKind::Local(local) if local.is_gone()) {
         return false;
     }
-    let link = links.by_name(name);
+    let link = || links.by_name(name);
     match (what, &state.attachment) {
         (What::Tunnel(_), Attachment::Tunnel) => true,
-        (What::Internal { .. }, Attachment::Tap { ifindex, .. }) => link.is_some_and(|l| l.index == *ifindex),
-        (What::System { attach, .. }, attachment) => link.is_some_and(|link| match attachment {
+        (What::Internal { .. }, Attachment::Tap { ifindex, .. }) => {
+            link().is_some_and(|l| l.index == *ifindex)
+        }
+        (What::System { attach, .. }, attachment) => link().is_some_and(|link| match attachment {
             Attachment::Direct { ifindex } => *ifindex == link.index && !through_member(*attach, link),
             Attachment::Member(member) => {
                 member.bridge == link.index

@@ -46,6 +46,9 @@ use wanted::{Wanted, What};
 const TICK: Duration = Duration::from_secs(1);
 /// Links change in bursts (a container starts): let one pass serve them all.
 const SETTLE: Duration = Duration::from_millis(20);
+/// The least time between passes for the sake of links. A pass may itself change links, and one that fails half-way
+/// takes back what it made: that must not be cause enough for the next to follow at once, for ever.
+const APART: Duration = Duration::from_millis(200);
 /// How long workers may take to go by a new snapshot. They take microseconds unless the host is in trouble.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -128,16 +131,24 @@ impl Reconciler {
         let events = self.event_fd();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut unseen = None::<Change>;
+        let (mut due, mut rest_until) = (Instant::now(), Instant::now());
         loop {
             tokio::select! {
                 () = &mut stop => break,
-                () = changed.notified() => self.run_once(db).await,
+                () = changed.notified() => self.pass(db).await,
                 change = self.monitor.changed() => {
-                    tokio::time::sleep(SETTLE).await;
-                    match self.monitor.drain().max(Some(change)) {
+                    if unseen.is_none() {
+                        due = rest_until.max(Instant::now() + SETTLE);
+                    }
+                    unseen = unseen.max(Some(change));
+                }
+                () = tokio::time::sleep_until(due.into()), if unseen.is_some() => {
+                    match self.monitor.drain().max(unseen.take()) {
                         Some(Change::Links) => self.run_once(db).await,
                         _ => self.follow_paths(db).await,
                     }
+                    rest_until = Instant::now() + APART;
                 }
                 () = readable(events.as_ref()) => self.heed_events(db).await,
                 _ = ticks.tick() => self.tick(db).await,
@@ -146,8 +157,15 @@ impl Reconciler {
         self.tear_down(db).await;
     }
 
-    /// One pass; see the module.
+    /// One pass that trusts nothing seen before; see the module.
     pub async fn run_once(&mut self, db: &RefCell<Server>) {
+        self.paths.forget();
+        self.pass(db).await;
+    }
+
+    /// One pass because of the rows: the paths of tunnels that stand are looked up by [`Reconciler::tick`] often enough,
+    /// and asking for a thousand of them whenever one is added would make adding them slow.
+    async fn pass(&mut self, db: &RefCell<Server>) {
         let (wanted, next_cfg) = {
             let server = db.borrow();
             (Wanted::from_database(server.db()), report::next_cfg(server.db()))
@@ -155,7 +173,6 @@ impl Reconciler {
         self.warn(&wanted);
         self.forget_rows(&wanted);
         self.look_around().await;
-        self.paths.forget();
         self.take_away(&wanted);
         self.settle().await;
         self.make(&wanted).await;
