@@ -2,7 +2,7 @@
 
 use super::fragment::{MAX_HEAD, Refused, Whole, whole};
 use super::segment::{Datagram, TcpPacket, datagrams, number_ip};
-use super::{finish, mss};
+use super::{finish, mss, nested};
 use crate::counters::DropReason;
 use crate::vnet::{GSO_ECN, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP, GSO_UDP_L4, VnetHdr};
 use crate::wire::{Ip, Version, ipv4, parse, proto, tcp, udp};
@@ -32,7 +32,8 @@ pub enum Fit {
 ///
 /// `frame` is as received from a local port with its offload header, or from another tunnel with the default header.
 /// 1. A frame that fits is copied; a partial checksum is finished, the MSS of a SYN clamped.
-/// 2. A TCP superframe is segmented so that each segment fits, whatever DF says: the packets are ours to size.
+/// 2. A TCP superframe is segmented so that each segment fits, whatever DF says: the packets are ours to size. So is one
+///    that a container's own tunnel carries.
 /// 3. A UDP superframe becomes the datagrams it stands for, each of which goes on like a frame of its own.
 /// 4. A single TCP packet that is too long is split.
 /// 5. Other IPv4 without DF is fragmented; with DF, and IPv6, its sender is to be told. What is no IP is dropped.
@@ -121,12 +122,15 @@ impl Packet<'_> {
     }
 
     fn tcp_superframe(&self, sink: &mut impl FrameSink) -> Fit {
-        if self.ip.proto != proto::TCP {
-            return Fit::Dropped(DropReason::Malformed);
-        }
-        let Some(tcp) = TcpPacket::new(self.frame, &self.ip) else {
-            return Fit::Dropped(DropReason::Malformed);
+        let tcp = if nested::is_nested(&self.ip, self.vnet) {
+            let inner = nested::inner(self.frame, self.vnet, self.vnet.gso_type & !GSO_ECN);
+            inner.and_then(|ip| Some(TcpPacket::new(self.frame, &ip)?.within(self.ip)))
+        } else if self.ip.proto == proto::TCP {
+            TcpPacket::new(self.frame, &self.ip)
+        } else {
+            None
         };
+        let Some(tcp) = tcp else { return Fit::Dropped(DropReason::Malformed) };
         // a SYN takes a sequence number itself, and RST has no data: nobody makes superframes of them
         if tcp.flags & (tcp::SYN | tcp::RST) != 0 {
             return Fit::Dropped(DropReason::Malformed);
@@ -140,7 +144,8 @@ impl Packet<'_> {
     }
 
     fn udp_superframe(&self, sink: &mut impl FrameSink) -> Fit {
-        if self.ip.proto != proto::UDP {
+        // cut here, one that a tunnel carries would be cut through its own headers
+        if self.ip.proto != proto::UDP || nested::is_nested(&self.ip, self.vnet) {
             return Fit::Dropped(DropReason::Malformed);
         }
         let size = usize::from(self.vnet.gso_size.get());

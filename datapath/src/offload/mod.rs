@@ -15,6 +15,7 @@ mod finish;
 mod fit;
 mod fragment;
 mod mss;
+mod nested;
 mod recognize;
 mod segment;
 mod too_big;

@@ -3,6 +3,7 @@
 use zerocopy::FromBytes;
 
 use super::FrameSink;
+use super::nested::number_outer;
 use crate::vnet::VnetHdr;
 use crate::wire::checksum::{Sum, pseudo};
 use crate::wire::ipv4::{self, Ipv4};
@@ -16,6 +17,8 @@ use crate::wire::{Ip, Version};
 pub(super) struct TcpPacket<'a> {
     frame: &'a [u8],
     ip: Ip,
+    /// The packet that carries this one, if it is nested.
+    outer: Option<Ip>,
     /// Every header: Ethernet, IP, TCP with options.
     head: &'a [u8],
     /// What the segments share out between them.
@@ -32,7 +35,12 @@ impl<'a> TcpPacket<'a> {
             return None;
         }
         let (head, payload) = frame.get(..ip.end)?.split_at_checked(ip.l4 + tcp.header_len())?;
-        Some(TcpPacket { frame, ip: *ip, head, payload, flags: tcp.flags })
+        Some(TcpPacket { frame, ip: *ip, outer: None, head, payload, flags: tcp.flags })
+    }
+
+    /// The same, carried by the packet `outer`; its headers are among ours.
+    pub fn within(self, outer: Ip) -> TcpPacket<'a> {
+        TcpPacket { outer: Some(outer), ..self }
     }
 
     /// Payload bytes that a frame of `max_frame` bytes has room for. None: not even one.
@@ -84,6 +92,9 @@ impl<'a> TcpPacket<'a> {
             tcp.checksum.set(0);
             let sum = sum + pseudo.word(len as u16) + Sum::of(header);
             crate::wire::put16(header, tcp::CHECKSUM, sum.checksum());
+            if let Some(outer) = &self.outer {
+                number_outer(slot, outer, index);
+            }
             rest = after;
         }
         count

@@ -28,8 +28,10 @@ pub use parse::{Ip, Link, Parsed, Version, parse};
 pub mod proto {
     #![allow(missing_docs)]
     pub const ICMP: u8 = 1;
+    pub const IPV4: u8 = 4;
     pub const TCP: u8 = 6;
     pub const UDP: u8 = 17;
+    pub const IPV6: u8 = 41;
     pub const GRE: u8 = 47;
     pub const ICMPV6: u8 = 58;
     pub const NO_NEXT_HEADER: u8 = 59;
