@@ -125,6 +125,8 @@ reasons! {
     GreChecksum = "gre_checksum",
     /// Outer CE on an inner packet that cannot carry it (RFC 6040 section 4.2).
     EcnDrop = "gre_ecn_not_capable",
+    /// Came while a GRE socket's buffer was full.
+    UnderlayRx = "drop_underlay_rx",
     /// The kernel refused to send on the underlay.
     UnderlayTx = "drop_underlay_tx",
     /// The kernel refused to send on a local port.

@@ -472,3 +472,26 @@ fn gre4_receives_what_gro_has_merged() {
         }
     });
 }
+
+#[test]
+fn packets_that_find_the_buffer_full_are_counted() {
+    in_namespace("packets_that_find_the_buffer_full_are_counted", || {
+        let net = network();
+        let underlay = Underlay::gre4().unwrap();
+        let packet = ipv4(PEER4, HOST4, 47, 0, DF, &[], &gre(1400));
+        let mut lost = 0;
+        let mut sent = 0;
+        while lost == 0 && sent < 50_000 {
+            for _ in 0..100 {
+                deliver(&net, &packet);
+            }
+            sent += 100;
+            lost += underlay.take_lost();
+        }
+        assert!(lost > 0 && lost < sent, "{lost} of {sent}");
+        // the last may still be on their way
+        let received = receive_all(&underlay).len() as u64;
+        assert!(received + lost + underlay.take_lost() <= sent);
+        assert_eq!(underlay.take_lost(), 0);
+    });
+}

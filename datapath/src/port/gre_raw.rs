@@ -5,7 +5,7 @@ use std::io;
 use std::iter;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use super::{Refusal, RxPacket, Sent, Tally, TxPacket};
 use crate::slab::Slab;
@@ -25,15 +25,26 @@ pub(super) struct GreSocket {
     /// An error came up that may have been an ICMP error pending on the socket: its like waits in the error queue, and keeps
     /// the socket in an error state until taken.
     errors: AtomicBool,
+    /// What the kernel's count of dropped packets was when last asked.
+    drops: AtomicU32,
 }
 
 impl GreSocket {
     pub(super) fn v4() -> io::Result<GreSocket> {
-        Ok(GreSocket { socket: RawIp::gre4(BUFFERS)?, v6: false, errors: AtomicBool::new(false) })
+        Ok(GreSocket::new(RawIp::gre4(BUFFERS)?, false))
     }
 
     pub(super) fn v6() -> io::Result<GreSocket> {
-        Ok(GreSocket { socket: RawIp::gre6(BUFFERS)?, v6: true, errors: AtomicBool::new(false) })
+        Ok(GreSocket::new(RawIp::gre6(BUFFERS)?, true))
+    }
+
+    fn new(socket: RawIp, v6: bool) -> GreSocket {
+        GreSocket { socket, v6, errors: AtomicBool::new(false), drops: AtomicU32::new(0) }
+    }
+
+    pub(super) fn take_lost(&self) -> u64 {
+        let Some(now) = self.socket.drops() else { return 0 };
+        u64::from(now.wrapping_sub(self.drops.swap(now, Relaxed)))
     }
 
     pub(super) fn is_v6(&self) -> bool {

@@ -231,6 +231,11 @@ impl Underlay {
         Ok(out.len())
     }
 
+    /// Packets that found the socket's buffer full since the last call. One system call.
+    pub fn take_lost(&self) -> u64 {
+        self.socket.take_lost()
+    }
+
     /// Sends datagrams out of `buf`. Calls `refused` with each that did not go, and why.
     pub fn tx(&self, buf: &[u8], packets: &[TxPacket], refused: &mut dyn FnMut(&TxPacket, Refusal)) -> Sent {
         self.socket.tx(buf, packets, refused)

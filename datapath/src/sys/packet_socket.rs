@@ -101,11 +101,6 @@ impl PacketSocket {
         self.socket.local_addr().map_or(true, |a| link_layer(a).sll_ifindex != self.ifindex as c_int)
     }
 
-    /// Takes the error that is pending on the socket.
-    pub fn take_error(&self) -> Option<io::Error> {
-        self.socket.take_error().ok().flatten()
-    }
-
     /// Frames that found the receive buffer full since the last call.
     pub fn take_drops(&self) -> u32 {
         get_option::<Statistics>(&self.socket, libc::SOL_PACKET, PACKET_STATISTICS).map_or(0, |s| s.drops)

@@ -6,8 +6,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use libc::c_int;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{mmsg, set_buffers, set_option};
+use super::{get_option, mmsg, set_buffers, set_option};
 
+// asm-generic/socket.h, linux/sock_diag.h: a list of numbers, drops the last
+const SO_MEMINFO: c_int = 55;
+const SK_MEMINFO_VARS: usize = 9;
 /// IP protocol number of GRE.
 const GRE: c_int = 47;
 
@@ -48,6 +51,12 @@ impl RawIp {
         socket.set_recv_tclass_v6(true)?;
         set_buffers(&socket, buffers)?;
         Ok(RawIp { socket })
+    }
+
+    /// Packets that the socket has dropped since it was made, for want of buffer above all; wraps.
+    pub fn drops(&self) -> Option<u32> {
+        let info = get_option::<[u32; SK_MEMINFO_VARS]>(&self.socket, libc::SOL_SOCKET, SO_MEMINFO).ok()?;
+        info.last().copied()
     }
 
     /// Takes up to 64 ICMP errors off the socket's error queue, unseen. False: there may be more.

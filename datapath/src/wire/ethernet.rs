@@ -78,12 +78,6 @@ pub fn is_group(mac: Mac) -> bool {
     first & 1 != 0
 }
 
-/// The broadcast address.
-#[inline]
-pub fn is_broadcast(mac: Mac) -> bool {
-    mac == [0xff; 6]
-}
-
 /// An address that a station may send from: neither a group nor all zero.
 #[inline]
 pub fn is_source(mac: Mac) -> bool {
@@ -118,7 +112,6 @@ mod tests {
                 "{mac:02x?}"
             );
         }
-        assert!(is_broadcast([0xff; 6]) && !is_broadcast([0xff, 0xff, 0xff, 0xff, 0xff, 0xfe]));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::counters::DropCell;
+use crate::counters::{DropCell, DropReason};
 use crate::handle::{Event, Shared};
 use crate::port::{Refusal, RxFrame, RxPacket, TxPacket};
 use crate::slab::{SLOTS, Slab};
@@ -137,6 +137,10 @@ impl Worker {
                     return;
                 }
             }
+        }
+        // more waits than is taken in a turn, and perhaps more came than its buffer holds
+        if let Source::Underlay(underlay) = &source {
+            self.drops().add(DropReason::UnderlayRx, underlay.take_lost());
         }
     }
 
