@@ -160,7 +160,10 @@ impl Takeover {
             ..Taken::default()
         });
         let addresses = self.netlink.addresses(from.index).await?;
-        record.join(&addresses, self.netlink.routes(from.index).await?);
+        // Nothing moves without an address, and to look through all the host's routes in each pass may take long
+        if !addresses.is_empty() {
+            record.join(&addresses, self.netlink.routes(from.index).await?);
+        }
         if old.as_ref() != Some(&record) && !remember(db, &from.name, Some(&record)) {
             return Err(io::Error::other("the database did not take note of them"));
         }

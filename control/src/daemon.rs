@@ -201,7 +201,8 @@ impl Daemon {
         let wrote = Rc::<Notify>::default();
         let owner = self.rundir.path().display().to_string();
         let identity = self.system_id();
-        let mut reconciler = Reconciler::new(self.datapath.clone(), &owner, &identity, wrote.clone()).await?;
+        let reconciler = Reconciler::new(self.datapath.clone(), &owner, &identity, wrote.clone()).await;
+        let mut reconciler = reconciler.context("cannot look after the host's network devices")?;
         let _db_file = self.serve_database(wrote)?;
         let (stopped, on_stopped) = watch::channel(false);
         let _ctl_files = [
