@@ -4,8 +4,8 @@
 //! [`txq`], or [`tunnel`]: [`offload`] fits it to the path MTU → GRE encap → underlay tx. Inward: underlay rx →
 //! tunnel decap and demultiplexing → bridge → offload coalesces TCP → port tx.
 //!
-//! [`worker`] threads run that loop in batches. They share no mutable state but the FDB and atomic counters, take no
-//! lock and allocate nothing per frame. What they forward by is an immutable [`snapshot`]; [`handle`] publishes a new
+//! [`worker`] threads run that loop in batches. They share no mutable state but the FDB and atomic counters, take a lock
+//! only to learn an address, and allocate nothing per frame. What they forward by is an immutable [`snapshot`]; [`handle`] publishes a new
 //! one, and says when every worker goes by it.
 //!
 //! Contract: nothing here panics on any bytes from the wire. [`wire`] and [`offload`] are pure functions over slices.

@@ -13,7 +13,7 @@ use datapath::port::RxPacket;
 use datapath::slab::{Piece, Slab};
 use datapath::snapshot::{BridgeId, Port, PortId, PortKind, Snapshot};
 use datapath::tunnel::decap::decap;
-use datapath::tunnel::{Demux, Tos, Ttl, Tunnel, TunnelConfig};
+use datapath::tunnel::{Demux, Tos, Tunnel, TunnelConfig};
 use datapath::vnet::VnetHdr;
 use datapath::wire::checksum::{Sum, pseudo};
 use datapath::wire::{Version, gre, ipv4, parse, proto};
@@ -33,17 +33,7 @@ thread_local! {
 
 /// Tunnels with and without key, local address, checksum and sequence number.
 fn snapshot() -> Snapshot {
-    let plain = TunnelConfig {
-        remote: SENDERS[0],
-        local: None,
-        in_key: None,
-        out_key: None,
-        csum: false,
-        seq: false,
-        tos: Tos::Inherit,
-        ttl: Ttl::Fixed(64),
-        df: true,
-    };
+    let plain = TunnelConfig { tos: Tos::Inherit, ..TunnelConfig::to(SENDERS[0]) };
     let configs = [
         plain.clone(),
         TunnelConfig { in_key: Some(7), out_key: Some(7), ..plain.clone() },

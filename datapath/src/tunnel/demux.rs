@@ -45,24 +45,14 @@ impl Demux {
 mod tests {
     use super::*;
     use crate::snapshot::BridgeId;
-    use crate::tunnel::{Tos, Ttl, Tunnel, TunnelConfig};
+    use crate::tunnel::{Tunnel, TunnelConfig};
 
     fn ip(s: &str) -> IpAddr {
         s.parse().unwrap()
     }
 
     fn port(id: u16, remote: &str, local: Option<&str>, in_key: Option<u32>) -> Arc<Port> {
-        let config = TunnelConfig {
-            remote: ip(remote),
-            local: local.map(ip),
-            in_key,
-            out_key: None,
-            csum: false,
-            seq: false,
-            tos: Tos::Fixed(0),
-            ttl: Ttl::Fixed(64),
-            df: true,
-        };
+        let config = TunnelConfig { local: local.map(ip), in_key, ..TunnelConfig::to(ip(remote)) };
         Arc::new(Port {
             id: PortId(id),
             bridge: BridgeId(0),

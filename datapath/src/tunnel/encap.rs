@@ -208,17 +208,7 @@ mod tests {
     use crate::wire::parse::parse;
 
     fn config() -> TunnelConfig {
-        TunnelConfig {
-            remote: "10.9.0.2".parse().unwrap(),
-            local: None,
-            in_key: None,
-            out_key: None,
-            csum: false,
-            seq: false,
-            tos: Tos::Fixed(0),
-            ttl: Ttl::Fixed(64),
-            df: true,
-        }
+        TunnelConfig::to([10, 9, 0, 2].into())
     }
 
     /// An inner frame: UDP over IPv4 with DSCP 8, ECT(0), TTL 7.

@@ -54,6 +54,23 @@ pub struct TunnelConfig {
     pub df: bool,
 }
 
+impl TunnelConfig {
+    /// What a row with `options:remote_ip` alone asks for.
+    pub fn to(remote: IpAddr) -> TunnelConfig {
+        TunnelConfig {
+            remote,
+            local: None,
+            in_key: None,
+            out_key: None,
+            csum: false,
+            seq: false,
+            tos: Tos::Fixed(0),
+            ttl: Ttl::Fixed(64),
+            df: true,
+        }
+    }
+}
+
 /// A tunnel as the workers use it.
 #[derive(Debug)]
 pub struct Tunnel {

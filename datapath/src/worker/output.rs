@@ -242,7 +242,7 @@ mod tests {
     use crate::port::memory::Far;
     use crate::slab::Piece;
     use crate::snapshot::BridgeId;
-    use crate::tunnel::{Tos, Ttl, TunnelConfig};
+    use crate::tunnel::TunnelConfig;
     use crate::vnet::{F_NEEDS_CSUM, GSO_TCPV4};
 
     /// The outputs of a worker for one port, and that port.
@@ -269,15 +269,10 @@ mod tests {
 
     fn tunnel() -> Arc<Tunnel> {
         let config = TunnelConfig {
-            remote: "10.9.0.2".parse().unwrap(),
-            local: None,
-            in_key: None,
-            out_key: Some(7),
             csum: true,
             seq: true,
-            tos: Tos::Fixed(0),
-            ttl: Ttl::Fixed(64),
-            df: true,
+            out_key: Some(7),
+            ..TunnelConfig::to([10, 9, 0, 2].into())
         };
         Arc::new(Tunnel::new(config, None, 1500))
     }
