@@ -26,7 +26,7 @@ fn engines_traffic_and_capture() {
     reaches(&a, "192.0.2.2");
     let seen = capture.stop();
     assert!(seen.outer("icmp") >= 2);
-    assert_eq!(seen.count("icmp.type == 8 and icmp.checksum.status == 1"), 1);
+    assert!(seen.count("icmp.type == 8 and icmp.checksum.status == 1") >= 1);
 }
 
 /// ```text
