@@ -181,7 +181,7 @@ impl Takeover {
         // Else the device would answer for addresses that it no longer has, as Linux does unless told otherwise
         set_arp_ignore(&from.name, "1");
         self.transfer(&record, Some(from.index), to.index).await?;
-        firewall::open(&to.name).await;
+        firewall::open(&from.name, &to.name).await;
         tracing::info!("{} took {} from {}", to.name, record.addresses.join(" "), from.name);
         Ok(true)
     }
@@ -190,7 +190,7 @@ impl Takeover {
     async fn give_back(&self, device: &str, record: &Taken, links: &Links) -> io::Result<()> {
         let bridge = links.by_name(&record.bridge).map(|l| l.index);
         let claims = |l: &&Link| l.index == record.ifindex && record.boot == self.boot;
-        firewall::close(&record.bridge).await;
+        firewall::close(device, &record.bridge).await;
         if let Some(link) = links.by_name(device).filter(claims) {
             self.transfer(record, bridge, link.index).await?;
             set_arp_ignore(device, record.arp_ignore.as_deref().unwrap_or("0"));
@@ -360,6 +360,7 @@ mod tests {
         assert!(route().starts_with("10.9.0.0/16 via 10.0.11.7 dev br0 metric 5"), "{}", route());
         assert_eq!(arp_ignore("docker0").as_deref(), Some("1"));
         assert!(sh("iptables -S FORWARD").contains("-A FORWARD -i br0 -j ACCEPT"));
+        assert!(sh("iptables -t raw -S").contains("-A PREROUTING -i docker0 -j CT --notrack"));
     }
 
     /// docker0 is as it was.
@@ -368,6 +369,7 @@ mod tests {
         assert!(route().starts_with("10.9.0.0/16 via 10.0.11.7 dev docker0 metric 5"), "{}", route());
         assert_eq!(arp_ignore("docker0").as_deref(), Some("0"));
         assert!(!sh("iptables -S").contains("br0"));
+        assert!(!sh("iptables -t raw -S").contains("docker0"));
     }
 
     #[test]

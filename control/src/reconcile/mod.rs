@@ -211,8 +211,8 @@ impl Reconciler {
         if due {
             self.statistics_due = now + status::interval(db.borrow().db());
             let wanted = Wanted::from_database(db.borrow().db());
-            for bridge in taking(&wanted).values() {
-                firewall::open(bridge).await;
+            for (device, bridge) in &taking(&wanted) {
+                firewall::open(device, bridge).await;
             }
             let updates = status::statistics(&wanted, &self.state.borrow(), &self.links);
             self.write(db, &updates);
