@@ -1,6 +1,6 @@
 # Thin names over cargo and scripts. `make demo` shows the main job, `make test` proves it; both are run by root.
 SHELL := /bin/bash
-.PHONY: all install install-names demo test unit e2e lint bench fuzz
+.PHONY: all install install-names demo test packages unit e2e lint bench fuzz
 
 all:
 	cargo build --release
@@ -26,7 +26,10 @@ demo: all
 	tests/demo/run
 
 # Everything that a change must pass
-test: lint unit e2e
+test: packages lint unit e2e
+
+packages:
+	tests/install test
 
 lint:
 	cargo fmt --all --check
@@ -34,13 +37,12 @@ lint:
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --manifest-path fuzz/Cargo.toml --no-default-features --target-dir target -- -D warnings
 
-# Unit and property tests: no privileges needed beyond what a test says itself
-unit:
+# Unit and property tests, and those that compare with Open vSwitch's programs
+unit: packages
 	cargo test --workspace --exclude underpass-tests
 
 # Hosts in network namespaces, with real Docker Engines and real peers: one at a time
-e2e: all
-	tests/install test
+e2e: all packages
 	cargo test -p underpass-tests -- --test-threads=1
 
 bench: all
