@@ -141,6 +141,15 @@ impl Host {
         cli::run(self.tool("ovs-appctl").args(line.split_whitespace()))
     }
 
+    /// One of the binary's own subcommands, with this host's run directory and database.
+    #[track_caller]
+    pub fn underpass(&self, line: &str) -> Out {
+        let mut words = line.split_whitespace();
+        let binary = crate::daemon::underpass();
+        let mut c = self.tool(binary.to_str().expect("a path in UTF-8"));
+        cli::output(c.args(words.next()).args(words).arg("--rundir").arg(self.rundir()))
+    }
+
     /// One value of the database, quotes gone.
     #[track_caller]
     pub fn get(&self, table: &str, row: &str, column: &str) -> String {

@@ -44,7 +44,7 @@ fn underlay_of_9000() {
 }
 
 fn everything_passes(mtu: u32) {
-    let ([a, _b], [ca, cb]) = joined(mtu);
+    let ([a, b], [ca, cb]) = joined(mtu);
     let inner = mtu - OVERHEAD;
     let capture = Capture::start(&a, "u0", "ip proto 47");
 
@@ -60,11 +60,12 @@ fn everything_passes(mtu: u32) {
     }
 
     // UDP of every size. A full datagram carries DF (Linux's default): the first meet an ICMP error, and the sender
-    // then fragments by itself. Longer than the container's MTU it is fragments from the start.
+    // then fragments by itself. Longer than the container's MTU it is fragments from the start. Those that are under
+    // way before the error arrives are lost; on a busy machine that may be some.
     for size in [8, 100, 1400, 1472, 1473, 4000, 20000] {
-        for (ip, to) in [(&*cb.ip, &cb), ("fd00::42:2", &cb)] {
-            let s = traffic::udp(&ca, to, ip, 200, size, 400);
-            assert!(s.received >= 195 && s.duplicates == 0 && s.corrupt == 0, "{size} bytes to {ip}: {s:?}");
+        for ip in [&*cb.ip, "fd00::42:2"] {
+            let s = traffic::udp(&ca, &cb, ip, 100, size, 200);
+            assert!(s.received >= 80 && s.duplicates == 0 && s.corrupt == 0, "{size} bytes to {ip}: {s:?}");
         }
     }
 
@@ -83,6 +84,12 @@ fn everything_passes(mtu: u32) {
     df_is_answered(&ca, "fd00::42:2", "-s 1452", inner);
 
     capture.stop().assert_clean(mtu);
+    for h in [&a, &b] {
+        let counted = h.appctl("coverage/show");
+        for why in ["drop_malformed", "drop_no_room", "drop_underlay_tx", "gre_"] {
+            assert!(!counted.contains(why), "{counted}");
+        }
+    }
 }
 
 /// A ping of 1500 bytes with DF gets through, or gets the answer that says how much fits.
@@ -168,7 +175,7 @@ fn a_smaller_link_further_on() {
     df_is_answered(&ca, &cb.ip, "-s 1472", 1400 - OVERHEAD);
     let capture = Capture::start(&b, "u0", "ip proto 47");
     traffic::tcp(&ca, &cb, &cb.ip, 1_000_000);
-    let s = traffic::udp(&ca, &cb, &cb.ip, 200, 1472, 400);
-    assert!(s.received >= 195, "{s:?}");
+    let s = traffic::udp(&ca, &cb, &cb.ip, 100, 1472, 200);
+    assert!(s.received >= 80, "{s:?}");
     capture.stop().assert_clean(1400);
 }

@@ -91,6 +91,40 @@ fn sigterm_removes_what_it_made() {
     assert_eq!(state(&a), config);
 }
 
+/// docker0's address is with br0 when the daemon dies, and goes with it: the next one restores it, or `detach` alone does.
+/// ```text
+///   [ container ─ docker0 ═ br0 10.0.11.1/16 ─ gre0  hA ] ── [ hB docker0 ─ container ]
+/// ```
+#[test]
+fn killed_while_it_had_the_address_of_docker0() {
+    let [mut a, mut b] = two_hosts(1500);
+    b.start();
+    b.join(&[UNDERLAY[0]]);
+    a.start();
+    a.underpass("attach docker0").ok();
+    a.gre("gre0", UNDERLAY[1], "");
+    let (ca, cb) = (a.container(), b.container());
+    let address = |dev: &str| a.ns.try_sh(&format!("ip -o -4 addr show {dev} | grep -o 'inet [^ ]*'")).stdout;
+    let has = "inet 10.0.11.1/16\n";
+    reaches(&ca, &cb.ip);
+    let daemon = a.daemon.take().unwrap();
+    daemon.kill9();
+    assert_eq!(address("docker0"), "", "it went with br0");
+
+    let daemon = harness::Daemon::start(&a.ns, a.rundir());
+    reaches(&ca, &cb.ip);
+    assert_eq!((address("docker0").as_str(), address("br0").as_str()), ("", has));
+    reaches(&cb, &a.docker0());
+    daemon.kill9();
+
+    a.underpass("detach docker0").ok();
+    assert_eq!(address("docker0"), has, "without a daemon");
+    traffic::ping(&ca, &a.docker0(), 3);
+    let _daemon = harness::Daemon::start(&a.ns, a.rundir());
+    assert_eq!(address("docker0"), has, "a new daemon knows that it is detached");
+    assert_eq!(a.vsctl("list-ports br0"), "gre0");
+}
+
 /// The whole of a transaction is on disk when ovs-vsctl returns.
 #[test]
 fn what_was_answered_is_kept() {

@@ -38,26 +38,19 @@ fn docker0_attached_directly() {
         let own = format!("inet {}/16", h.docker0());
         assert_eq!(addresses(h, "docker0"), own);
         h.start();
-        underpass(h, "attach docker0").ok();
-        underpass(h, "attach docker0").ok(); // again: no harm
+        h.underpass("attach docker0").ok();
+        h.underpass("attach docker0").ok(); // again: no harm
         assert_eq!((addresses(h, "docker0"), addresses(h, "br0")), (String::new(), own));
         h.gre("gre0", remote, "");
     }
     as_on_one_switch(&a, &b);
 
-    underpass(&a, "detach docker0").ok();
+    a.underpass("detach docker0").ok();
     assert_eq!(addresses(&a, "docker0"), "inet 10.0.11.1/16");
-    underpass(&a, "detach docker0").ok(); // again: no harm
+    a.underpass("detach docker0").ok(); // again: no harm
     b.stop();
     assert_eq!(addresses(&b, "docker0"), "inet 10.0.42.1/16", "a clean exit puts the address back");
     assert!(!b.ns.links().contains(&"br0".to_owned()), "{:?}", b.ns.links());
-}
-
-/// One of the binary's own subcommands on a host.
-fn underpass(host: &Host, line: &str) -> cli::Out {
-    let mut words = line.split_whitespace();
-    let mut c = host.tool(daemon::underpass().to_str().unwrap());
-    cli::output(c.args(words.next()).args(words).arg("--rundir").arg(host.rundir()))
 }
 
 /// What must work between two joined hosts, whatever way docker0 is attached.
