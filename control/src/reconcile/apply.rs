@@ -48,6 +48,9 @@ impl Reconciler {
         if !self.publish().await {
             return false;
         }
+        for (fdb, id) in std::mem::take(&mut self.redirected) {
+            fdb.flush_port(id);
+        }
         if self.leaving.is_empty() && self.leaving_bridges.is_empty() {
             return true;
         }

@@ -24,10 +24,12 @@ use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use datapath::fdb::Fdb;
 use datapath::handle::{Datapath, Event};
-use datapath::snapshot::{BridgeId, OfPort};
+use datapath::snapshot::{BridgeId, OfPort, PortId};
 use ovsdb::{RowUpdate, Server, Uuid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -35,9 +37,9 @@ use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
 use crate::attach::Takeover;
+use crate::devices::{firewall, member};
 use crate::devices::netlink::{Change, Links, Monitor, Netlink};
 use crate::devices::path::Paths;
-use crate::devices::{firewall, member};
 use crate::status;
 use actual::{Ids, PortState, State};
 use wanted::{Wanted, What};
@@ -69,6 +71,8 @@ pub struct Reconciler {
     /// Taken out of the state, but perhaps still in use by a worker.
     leaving: Vec<PortState>,
     leaving_bridges: Vec<BridgeId>,
+    /// Tunnels whose far end is another one, perhaps without every worker knowing: who was behind it is not behind it now.
+    redirected: Vec<(Arc<Fdb>, PortId)>,
     /// The number an interface had when it last worked, by its row.
     remembered: BTreeMap<Uuid, OfPort>,
     /// Warnings given, so that each is given once.
@@ -110,6 +114,7 @@ impl Reconciler {
             dirty: false,
             leaving: Vec::new(),
             leaving_bridges: Vec::new(),
+            redirected: Vec::new(),
             remembered: BTreeMap::new(),
             warned: BTreeSet::new(),
             owner: owner.to_owned(),
@@ -183,7 +188,8 @@ impl Reconciler {
         if self.takeover.run(&taking(&wanted), &self.links, db).await {
             self.look_around().await;
         }
-        let mut updates = report::report(&wanted, &self.state.borrow(), &self.links);
+        let mut updates =
+            report::report(&wanted, &self.state.borrow(), &self.links);
         updates.extend(self.tunnel_status(&wanted).await);
         if in_force {
             updates.extend(report::applied(db.borrow().db(), next_cfg));

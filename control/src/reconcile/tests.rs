@@ -7,6 +7,7 @@ use ovsdb::Server;
 use serde_json::json;
 
 use super::testing::*;
+use super::wanted::Wanted;
 use crate::devices::testing::{in_namespace, ip};
 
 fn ofport(db: &RefCell<Server>, name: &str) -> Option<i64> {
@@ -327,5 +328,33 @@ fn a_device_gets_the_mtu_that_its_row_asks_for() {
             assert!(shown.contains("mtu 1400"), "{shown}");
         }
         assert_eq!(row(&db, "Interface", "docker0").int("mtu"), 1400);
+    });
+}
+
+#[test]
+fn what_old_frames_taught_of_a_tunnel_goes_once_it_leads_elsewhere() {
+    in_namespace(async {
+        let db = database();
+        let mut reconciler = reconciler().await;
+        add_br(&db, "br0", json!({}));
+        let to = |remote: &str| json!({"type": "gre", "options": map(&[("remote_ip", remote)])});
+        add_port(&db, "br0", "gre0", to("127.0.0.2"), json!({}));
+        reconciler.run_once(&db).await;
+        let (fdb, id) = {
+            let state = reconciler.state();
+            let port = &state.borrow().bridges["br0"].ports["gre0"];
+            (port.fdb.clone(), port.port.id)
+        };
+        let mac = [2, 0, 0, 0, 0, 1];
+        set_interface(&db, "gre0", to("127.0.0.3"));
+        let wanted = Wanted::from_database(db.borrow().db());
+        reconciler.follow_tunnels(&wanted).await;
+        // by a worker that goes by the snapshot of before
+        fdb.learn(0, mac, id, 0);
+        assert!(reconciler.settle().await);
+        assert_eq!(fdb.lookup(0, mac, 0), None);
+        fdb.learn(0, mac, id, 0);
+        reconciler.run_once(&db).await;
+        assert_eq!(fdb.lookup(0, mac, 0), Some(id), "once is enough");
     });
 }

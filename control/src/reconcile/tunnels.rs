@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use datapath::fdb::Fdb;
 use datapath::port::Underlay;
-use datapath::snapshot::{Port, PortKind};
+use datapath::snapshot::{Port, PortId, PortKind};
 use datapath::tunnel::{Tunnel, TunnelConfig};
 
 use super::Reconciler;
@@ -56,7 +57,7 @@ impl Reconciler {
                     Port { kind: PortKind::Tunnel(Arc::new(tunnel)), ..copy(port) }
                 });
                 if standing.config.remote != config.remote {
-                    self.flush(bridge_name, name);
+                    self.redirected.extend(self.learned_at(bridge_name, name));
                 }
             }
         }
@@ -116,10 +117,11 @@ impl Reconciler {
         }
     }
 
-    fn flush(&self, bridge: &str, name: &str) {
-        if let Some(port) = self.state.borrow().bridges.get(bridge).and_then(|b| b.ports.get(name)) {
-            port.fdb.flush_port(port.port.id);
-        }
+    /// Where the addresses behind a port are known, and by what number.
+    fn learned_at(&self, bridge: &str, name: &str) -> Option<(Arc<Fdb>, PortId)> {
+        let state = self.state.borrow();
+        let port = state.bridges.get(bridge)?.ports.get(name)?;
+        Some((port.fdb.clone(), port.port.id))
     }
 }
 
