@@ -12,8 +12,9 @@ use std::time::Instant;
 use ovsdb::{Database, Datum, RowUpdate, Server};
 use serde::{Deserialize, Serialize};
 
+use crate::devices::firewall::Firewall;
 use crate::devices::netlink::{Address, Link, Links, Netlink, Route};
-use crate::devices::{firewall, reason};
+use crate::devices::reason;
 
 /// Begins the keys of `external_ids` under which what was taken is remembered; the device's name follows.
 const KEY: &str = "underpass-taken-";
@@ -96,15 +97,35 @@ impl Taken {
 pub struct Takeover {
     netlink: Netlink,
     boot: String,
-    /// What was last complained of, so that each complaint is made once.
-    complaint: String,
+    firewall: Firewall,
+    /// What could not be moved, and why, by device.
+    failures: BTreeMap<String, String>,
 }
 
 impl Takeover {
     /// Nothing is moved yet.
     pub fn new(netlink: Netlink) -> Takeover {
+        Takeover::with_firewall(netlink, Firewall::new())
+    }
+
+    pub(crate) fn with_firewall(netlink: Netlink, firewall: Firewall) -> Takeover {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        Takeover { netlink, boot: boot.trim().to_owned(), complaint: String::new() }
+        Takeover { netlink, boot: boot.trim().to_owned(), firewall, failures: BTreeMap::new() }
+    }
+
+    /// What could not be moved when it was last tried, and why, by device.
+    pub fn failures(&self) -> &BTreeMap<String, String> {
+        &self.failures
+    }
+
+    /// Has the packet filter's rules put back where they are missing. `wanted`: device → bridge.
+    pub fn repair(&mut self, wanted: &BTreeMap<String, String>) {
+        wanted.iter().for_each(|(device, bridge)| self.firewall.open(device, bridge));
+    }
+
+    /// Waits until the packet filter is as it shall be, but not for ever.
+    pub async fn finish(&mut self) {
+        self.firewall.finish().await;
     }
 
     /// Brings addresses to where they shall be. `wanted`: device → bridge. True: something moved.
@@ -116,6 +137,7 @@ impl Takeover {
     ) -> bool {
         let mut moved = false;
         let mut owed = BTreeSet::new();
+        let before = std::mem::take(&mut self.failures);
         let mut taken = remembered(db.borrow().db());
         let stale = |device: &String, t: &Taken| wanted.get(device) != Some(&t.bridge);
         let back: Vec<String> = taken.iter().filter(|(d, t)| stale(d, t)).map(|(d, _)| d.clone()).collect();
@@ -127,25 +149,32 @@ impl Takeover {
                     moved = true;
                 }
                 Err(e) => {
-                    self.complain(format!("cannot give {device} its addresses back: {}", reason(&e)));
+                    let error = format!("cannot give {device} its addresses back: {}", reason(&e));
+                    self.fail(&before, &device, error);
                     owed.insert(device);
                 }
             }
         }
         // What is still owed must not be forgotten over what the device has now
         for (device, bridge) in wanted.iter().filter(|(device, _)| !owed.contains(*device)) {
-            let (Some(from), Some(to)) = (links.by_name(device), links.by_name(bridge)) else { continue };
-            match self.take(taken.remove(device), from, to, db).await {
+            let Some(from) = links.by_name(device) else { continue };
+            let took = match links.by_name(bridge) {
+                Some(to) => self.take(taken.remove(device), from, to, db).await,
+                None => Err(io::Error::from_raw_os_error(libc::ENODEV)),
+            };
+            match took {
                 Ok(news) => moved |= news,
-                Err(e) => self
-                    .complain(format!("cannot move the addresses of {device} to {bridge}: {}", reason(&e))),
+                Err(e) => {
+                    let error = format!("cannot move the addresses of {device} to {bridge}: {}", reason(&e));
+                    self.fail(&before, device, error);
+                }
             }
         }
         moved
     }
 
     async fn take(
-        &self,
+        &mut self,
         old: Option<Taken>,
         from: &Link,
         to: &Link,
@@ -181,16 +210,16 @@ impl Takeover {
         // Else the device would answer for addresses that it no longer has, as Linux does unless told otherwise
         set_arp_ignore(&from.name, "1");
         self.transfer(&record, Some(from.index), to.index).await?;
-        firewall::open(&from.name, &to.name).await;
+        self.firewall.open(&from.name, &to.name);
         tracing::info!("{} took {} from {}", to.name, record.addresses.join(" "), from.name);
         Ok(true)
     }
 
     /// Gives a device back what was taken. A device that is gone, or is another one by now, has no claim.
-    async fn give_back(&self, device: &str, record: &Taken, links: &Links) -> io::Result<()> {
+    async fn give_back(&mut self, device: &str, record: &Taken, links: &Links) -> io::Result<()> {
         let bridge = links.by_name(&record.bridge).map(|l| l.index);
         let claims = |l: &&Link| l.index == record.ifindex && record.boot == self.boot;
-        firewall::close(device, &record.bridge).await;
+        self.firewall.close(device, &record.bridge);
         if let Some(link) = links.by_name(device).filter(claims) {
             self.transfer(record, bridge, link.index).await?;
             set_arp_ignore(device, record.arp_ignore.as_deref().unwrap_or("0"));
@@ -228,22 +257,25 @@ impl Takeover {
         Ok(())
     }
 
-    fn complain(&mut self, text: String) {
-        if self.complaint != text {
-            tracing::error!("{text}");
-            self.complaint = text;
+    /// Complains once, however often it fails in the same way.
+    fn fail(&mut self, before: &BTreeMap<String, String>, device: &str, error: String) {
+        if before.get(device) != Some(&error) {
+            tracing::error!("{error}");
         }
+        self.failures.insert(device.to_owned(), error);
     }
 }
 
 /// Gives `device` back what an earlier daemon took, and takes it out of its bridge, with no daemon running: `db` is the
 /// database file, opened by the caller. False: nothing was attached.
 pub async fn detach_without_daemon(db: &RefCell<Server>, device: &str) -> io::Result<bool> {
-    let takeover = Takeover::new(Netlink::open()?);
+    let mut takeover = Takeover::new(Netlink::open()?);
     let links = takeover.netlink.links().await?;
     let record = remembered(db.borrow().db()).remove(device);
     if let Some(record) = &record {
-        takeover.give_back(device, record, &links).await?;
+        let given = takeover.give_back(device, record, &links).await;
+        takeover.finish().await;
+        given?;
     }
     let removal = without_port(db.borrow().db(), device);
     let removed = match &removal {
@@ -354,21 +386,22 @@ mod tests {
     }
 
     /// br0 has what docker0 had.
-    fn assert_taken() {
+    async fn assert_taken() {
         assert_eq!(addresses("br0"), ["10.0.11.1/24", "fd00:11::1/64"]);
         assert_eq!(addresses("docker0"), [""; 0]);
         assert!(route().starts_with("10.9.0.0/16 via 10.0.11.7 dev br0 metric 5"), "{}", route());
         assert_eq!(arp_ignore("docker0").as_deref(), Some("1"));
-        assert!(sh("iptables -S FORWARD").contains("-A FORWARD -i br0 -j ACCEPT"));
+        let open = || sh("iptables -S FORWARD").contains("-A FORWARD -i br0 -j ACCEPT");
+        eventually("the packet filter lets br0 through", open).await;
         assert!(sh("iptables -t raw -S").contains("-A PREROUTING -i docker0 -j CT --notrack"));
     }
 
     /// docker0 is as it was.
-    fn assert_given_back() {
+    async fn assert_given_back() {
         assert_eq!(addresses("docker0"), ["10.0.11.1/24", "fd00:11::1/64"]);
         assert!(route().starts_with("10.9.0.0/16 via 10.0.11.7 dev docker0 metric 5"), "{}", route());
         assert_eq!(arp_ignore("docker0").as_deref(), Some("0"));
-        assert!(!sh("iptables -S").contains("br0"));
+        eventually("the packet filter forgets br0", || !sh("iptables -S").contains("br0")).await;
         assert!(!sh("iptables -t raw -S").contains("docker0"));
     }
 
@@ -379,7 +412,7 @@ mod tests {
             let db = attached();
             let mut first = reconciler().await;
             first.run_once(&db).await;
-            assert_taken();
+            assert_taken().await;
             assert_eq!(error(&db, "docker0"), "");
 
             // again: nothing happens
@@ -390,7 +423,7 @@ mod tests {
             // dockerd starts anew and finds its address missing
             ip("addr add 10.0.11.1/24 dev docker0");
             first.run_once(&db).await;
-            assert_taken();
+            assert_taken().await;
 
             // kill -9: the kernel takes br0 away, and the next run makes it anew
             drop(first);
@@ -398,11 +431,11 @@ mod tests {
             eventually("br0 is gone", || !ip("link show").contains("br0")).await;
             let mut second = reconciler().await;
             second.run_once(&db).await;
-            assert_taken();
+            assert_taken().await;
 
             del_port(&db, "br0", "docker0");
             second.run_once(&db).await;
-            assert_given_back();
+            assert_given_back().await;
             assert!(remembered(db.borrow().db()).is_empty());
             assert_eq!(addresses("br0"), [""; 0]);
         });
@@ -417,9 +450,9 @@ mod tests {
             for _ in 0..2 {
                 let mut daemon = reconciler().await;
                 daemon.run_once(&db).await;
-                assert_taken();
+                assert_taken().await;
                 daemon.run(&db, &changed, async {}).await;
-                assert_given_back();
+                assert_given_back().await;
                 eventually("br0 is gone", || !ip("link show").contains("br0")).await;
                 assert!(remembered(db.borrow().db()).is_empty());
             }
@@ -435,7 +468,7 @@ mod tests {
             daemon.run_once(&db).await;
             drop(daemon); // kill -9
             assert!(detach_without_daemon(&db, "docker0").await.unwrap());
-            assert_given_back();
+            assert_given_back().await;
             assert!(db.borrow().db().rows("Port").all(|(_, p)| p.str("name") != "docker0"));
             assert!(!detach_without_daemon(&db, "docker0").await.unwrap(), "nothing is attached any more");
         });
@@ -468,7 +501,7 @@ mod tests {
             let db = attached();
             let mut daemon = reconciler().await;
             daemon.run_once(&db).await;
-            assert_taken();
+            assert_taken().await;
             // docker0 refuses its IPv6 address, and goes over to another bridge
             sh("echo 1 > /proc/sys/net/ipv6/conf/docker0/disable_ipv6");
             del_port(&db, "br0", "docker0");
@@ -478,8 +511,11 @@ mod tests {
             daemon.run_once(&db).await;
             let owed = remembered(db.borrow().db())["docker0"].clone();
             assert_eq!((owed.bridge.as_str(), owed.addresses.len()), ("br0", 2));
+            let why = error(&db, "docker0");
+            assert!(why.starts_with("cannot give docker0 its addresses back: "), "{why}");
             sh("echo 0 > /proc/sys/net/ipv6/conf/docker0/disable_ipv6");
             daemon.run_once(&db).await;
+            assert_eq!(error(&db, "docker0"), "");
             assert_eq!(addresses("br1"), ["10.0.11.1/24", "fd00:11::1/64"]);
             assert_eq!(addresses("docker0"), [""; 0]);
             assert_eq!(addresses("br0"), [""; 0]);
@@ -510,6 +546,10 @@ mod tests {
             add_port(&db, "br0", "docker0", json!({"other_config": config}), json!({}));
             reconciler().await.run_once(&db).await;
             assert_eq!(addresses("docker0"), ["10.0.11.1/24", "fd00:11::1/64"]);
+            assert_eq!(
+                error(&db, "docker0"),
+                "cannot move the addresses of docker0 to br0: the database did not take note of them"
+            );
         });
     }
 

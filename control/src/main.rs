@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::ensure;
+use anyhow::{Context, bail, ensure};
 use clap::Parser;
 
 use control::cli::{self, Attach, Cli, Command, Detach, Rest, Tuning, Vswitchd};
@@ -56,7 +56,14 @@ fn attach(options: &Attach, rundir: Option<PathBuf>) -> anyhow::Result<ExitCode>
         "no switch runs in {place}: start one with `underpass vswitchd`, or name another --rundir"
     );
     let words = attach::attach_command(&options.device, &options.bridge);
-    Ok(vsctl::main(words.into_iter().map(OsString::from).collect(), rundir.path()))
+    let status = vsctl::main(words.into_iter().map(OsString::from).collect(), rundir.path());
+    if status != ExitCode::SUCCESS {
+        return Ok(status);
+    }
+    match vsctl::error_of(&options.device, rundir.path()).context("cannot learn what became of it")? {
+        Some(error) => bail!("{error}"),
+        None => Ok(ExitCode::SUCCESS),
+    }
 }
 
 fn detach(options: Detach, rundir: Option<PathBuf>) -> anyhow::Result<ExitCode> {

@@ -416,8 +416,17 @@ fn attach_and_detach_with_and_without_a_daemon() {
     assert!(!out.status.success() && text(&out.stderr).contains("no switch runs in"), "{out:?}");
     let daemon = place.start();
     assert!(!run(&["attach", "nosuch0"]).status.success());
+    // A bridge that is made now refuses the IPv6 address
+    ip("addr add fd00:11::1/64 dev docker0");
+    let sysctl = |line: &str| assert!(place.cmd("sh").args(["-c", line]).status().unwrap().success());
+    sysctl("echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6");
+    let out = run(&["attach", "docker0"]);
+    assert_eq!(out.status.code(), Some(1), "{out:?}");
+    assert!(text(&out.stderr).contains("cannot move the addresses of docker0 to br0: "), "{out:?}");
+    sysctl("echo 0 > /proc/sys/net/ipv6/conf/br0/disable_ipv6");
     for _ in 0..2 {
-        assert!(run(&["attach", "docker0"]).status.success());
+        let out = run(&["attach", "docker0"]);
+        assert!(out.status.success(), "{out:?}");
         assert!(has("br0") && !has("docker0"));
     }
     assert!(run(&["detach", "docker0"]).status.success());

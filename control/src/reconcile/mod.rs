@@ -37,7 +37,7 @@ use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
 use crate::attach::Takeover;
-use crate::devices::{firewall, member};
+use crate::devices::member;
 use crate::devices::netlink::{Change, Links, Monitor, Netlink};
 use crate::devices::path::Paths;
 use crate::status;
@@ -189,7 +189,7 @@ impl Reconciler {
             self.look_around().await;
         }
         let mut updates =
-            report::report(&wanted, &self.state.borrow(), &self.links);
+            report::report(&wanted, &self.state.borrow(), &self.links, self.takeover.failures());
         updates.extend(self.tunnel_status(&wanted).await);
         if in_force {
             updates.extend(report::applied(db.borrow().db(), next_cfg));
@@ -217,9 +217,7 @@ impl Reconciler {
         if due {
             self.statistics_due = now + status::interval(db.borrow().db());
             let wanted = Wanted::from_database(db.borrow().db());
-            for (device, bridge) in &taking(&wanted) {
-                firewall::open(device, bridge).await;
-            }
+            self.takeover.repair(&taking(&wanted));
             let updates = status::statistics(&wanted, &self.state.borrow(), &self.links);
             self.write(db, &updates);
         }
@@ -250,6 +248,7 @@ impl Reconciler {
         self.takeover.run(&BTreeMap::new(), &self.links, db).await;
         self.take_away(&Wanted::default());
         self.settle().await;
+        self.takeover.finish().await;
     }
 
     async fn look_around(&mut self) {

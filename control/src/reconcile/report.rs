@@ -1,6 +1,8 @@
 //! What became of the rows' wishes: the columns that the switch writes back.
 
-use ovsdb::{Atom, Database, Datum, RowUpdate, Uuid};
+use std::collections::BTreeMap;
+
+use ovsdb::{Database, Datum, RowUpdate, Uuid};
 
 use super::actual::{Attachment, BridgeState, State};
 use super::wanted::{Wanted, WantedBridge, WantedPort, What};
@@ -31,15 +33,20 @@ pub fn applied(db: &Database, next_cfg: i64) -> Option<RowUpdate> {
     Some(RowUpdate { table: "Open_vSwitch", row, columns })
 }
 
-/// The columns of every bridge and interface.
-pub fn report(wanted: &Wanted, state: &State, links: &Links) -> Vec<RowUpdate> {
+/// The columns of every bridge and interface. `failures`: what does not work of interfaces that otherwise do, by name.
+pub fn report(
+    wanted: &Wanted,
+    state: &State,
+    links: &Links,
+    failures: &BTreeMap<String, String>,
+) -> Vec<RowUpdate> {
     let mut updates = Vec::new();
     for (name, bridge) in &wanted.bridges {
         let actual = state.bridges.get(name);
         updates.push(bridge_row(name, bridge, actual, links));
         for (port_name, port) in &bridge.ports {
             let Some(row) = port.row else { continue };
-            let columns = interface(name, port_name, port, actual, links);
+            let columns = interface(name, port_name, port, actual, links, failures);
             updates.push(RowUpdate { table: "Interface", row, columns });
         }
     }
@@ -60,6 +67,7 @@ fn interface(
     wanted: &WantedPort,
     bridge: Option<&BridgeState>,
     links: &Links,
+    failures: &BTreeMap<String, String>,
 ) -> Vec<(&'static str, Datum)> {
     let error = bridge.and_then(|b| b.failed.get(name)).cloned();
     let Some(port) = bridge.and_then(|b| b.ports.get(name)) else {
@@ -67,7 +75,7 @@ fn interface(
     };
     let mut columns = vec![
         ("ofport", Datum::optional(Some(i64::from(port.port.ofport)))),
-        ("error", Datum::optional(None::<Atom>)),
+        ("error", Datum::optional(failures.get(name).cloned())),
     ];
     if matches!(port.attachment, Attachment::Tunnel) {
         let mac = mac_text(mac_for(&[bridge_name, name]));

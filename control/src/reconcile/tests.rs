@@ -1,13 +1,18 @@
 //! Passes over real devices and a real datapath, on a host of the test's own.
 
 use std::cell::RefCell;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
 use ovsdb::Server;
 use serde_json::json;
 
 use super::testing::*;
 use super::wanted::Wanted;
+use crate::attach::Takeover;
+use crate::devices::firewall::{Firewall, tests::Held};
+use crate::devices::netlink::Netlink;
 use crate::devices::testing::{in_namespace, ip};
 
 fn ofport(db: &RefCell<Server>, name: &str) -> Option<i64> {
@@ -356,5 +361,35 @@ fn what_old_frames_taught_of_a_tunnel_goes_once_it_leads_elsewhere() {
         fdb.learn(0, mac, id, 0);
         reconciler.run_once(&db).await;
         assert_eq!(fdb.lookup(0, mac, 0), Some(id), "once is enough");
+    });
+}
+
+#[test]
+fn a_held_lock_of_the_packet_filter_holds_up_no_configuration() {
+    in_namespace(async {
+        ip("link add docker0 type bridge
+            addr add 10.0.11.1/24 dev docker0
+            link set docker0 up");
+        let filter = Arc::new(Held::default());
+        filter.held.store(true, Relaxed);
+        let mut reconciler = reconciler().await;
+        let firewall = Firewall::with_tool(filter.clone());
+        reconciler.takeover = Takeover::with_firewall(Netlink::open().unwrap(), firewall);
+        let db = database();
+        add_br(&db, "br0", json!({}));
+        let config = map(&[("attach", "direct"), ("take-address", "true")]);
+        add_port(&db, "br0", "docker0", json!({"other_config": config}), json!({}));
+        let passes = async {
+            reconciler.run_once(&db).await;
+            reconciler.statistics_due = Instant::now();
+            reconciler.tick(&db).await;
+            assert!(in_force(&db));
+            del_port(&db, "br0", "docker0");
+            reconciler.run_once(&db).await;
+        };
+        tokio::time::timeout(Duration::from_secs(40), passes).await.expect("it waits for the packet filter");
+        assert!(in_force(&db));
+        assert!(ip("addr show dev docker0").contains("10.0.11.1"));
+        filter.held.store(false, Relaxed);
     });
 }

@@ -39,6 +39,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 use transaction::{Transaction, by_name, by_uuid};
+pub use wait::error_of;
 
 /// What messages begin with, whatever name we were called by.
 const NAME: &str = "ovs-vsctl";

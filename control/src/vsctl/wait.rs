@@ -3,7 +3,10 @@
 use super::connection::{Connection, Error};
 use super::log;
 use super::view::View;
+use super::{record, view};
 use ovsdb::{Atom, Uuid};
+use serde_json::{Value, json};
+use std::path::Path;
 
 /// Waits until the switch has applied configuration number `next_cfg`.
 pub fn wait_for_switch(connection: &mut Connection, view: &mut View, next_cfg: i64) -> Result<(), Error> {
@@ -16,6 +19,27 @@ pub fn wait_for_switch(connection: &mut Connection, view: &mut View, next_cfg: i
         connection.wait_for_update(view)?;
     }
     Ok(())
+}
+
+/// Has the switch go through its configuration once more, and says what it then cannot do for an interface. None: all is
+/// well. A commit that changes nothing would not make it try again what failed before.
+pub fn error_of(interface: &str, rundir: &Path) -> Result<Option<String>, Error> {
+    let mut needs = view::Needs::new();
+    record::need(&mut needs, "Open_vSwitch", "cur_cfg");
+    let mut connection = Connection::open("unix:db.sock", rundir)?;
+    let mut view = connection.subscribe(&needs)?;
+    let results = connection.transact(vec![
+        json!({"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": [["next_cfg", "+=", 1]]}),
+        json!({"op": "select", "table": "Open_vSwitch", "where": [], "columns": ["next_cfg"]}),
+    ])?;
+    let next_cfg = results.iter().find_map(|r| r.pointer("/rows/0/next_cfg")?.as_i64());
+    let next_cfg = next_cfg.ok_or_else(|| Error::Malformed(Value::from(results).to_string()))?;
+    wait_for_switch(&mut connection, &mut view, next_cfg)?;
+    let results = connection.transact(vec![json!({
+        "op": "select", "table": "Interface", "where": [["name", "==", interface]], "columns": ["error"]
+    })])?;
+    // An optional column is a string, or the empty set
+    Ok(results.iter().find_map(|r| r.pointer("/rows/0/error")?.as_str()).map(str::to_owned))
 }
 
 /// Complains about each of these new interfaces that got no OpenFlow port.
