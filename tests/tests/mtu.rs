@@ -130,8 +130,11 @@ fn mtu_changes_while_running() {
         }
         let start = received();
         poll(&format!("TCP to go on at mtu {mtu}"), || (received() > start + 1_000_000).then_some(()));
-        let probe = traffic::try_ping(&ca, &format!("-M dont -c1 -W5 -s 1472 {}", cb.ip));
-        assert!(probe.success(), "mtu {mtu}: {probe:?}");
+        // the stream fills every queue on the way, so one of them may be lost
+        let args = format!("-M dont -c1 -W2 -s 1472 {}", cb.ip);
+        poll(&format!("a full-size ping at mtu {mtu}"), || {
+            traffic::try_ping(&ca, &args).success().then_some(())
+        });
     }
     let report = client.wait_with_output().unwrap();
     let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
