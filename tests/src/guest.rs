@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use crate::cli::{self, Out, poll};
 use crate::netns::Netns;
@@ -24,6 +24,8 @@ impl Guest<'_> {
     /// Boots a guest with `192.0.2.2` on its eth0, and gives `host` a `u0` with `192.0.2.1` to it.
     #[track_caller]
     pub fn boot(host: &Host) -> Guest<'_> {
+        let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest/run");
+        cli::run(Command::new(&run).arg("prepare"));
         let wire = Netns::new("wire");
         host.ns.veth("u0", &wire, "w0", 1500);
         host.ns.nic("u0");
@@ -36,7 +38,6 @@ impl Guest<'_> {
             for d in w0 tap0; do ip link set $d master b0 up; done
             ip link set b0 up");
         let log = std::fs::File::create(host.rundir().join("guest.log")).expect("the guest's log");
-        let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest/run");
         let mut vm = wire
             .bound(run.to_str().expect("a path in UTF-8"))
             .args(["tap0", &format!("{}/24", UNDERLAY[1])])
