@@ -1,2 +1,5 @@
 //! IKEv2 (RFC 7296) without I/O.
 #![forbid(unsafe_code)]
+
+pub mod proposal;
+pub mod wire;
