@@ -125,7 +125,11 @@ reasons! {
     GreChecksum = "gre_checksum",
     /// Outer CE on an inner packet that cannot carry it (RFC 6040 section 4.2).
     EcnDrop = "gre_ecn_not_capable",
-    /// Came while a GRE socket's buffer was full.
+    /// No SA has its SPI.
+    EspNoSa = "esp_no_sa",
+    /// IKE message that came on the ESP port while too many waited to be looked at.
+    IkeFull = "drop_ike_full",
+    /// Came while a tunnel socket's buffer was full.
     UnderlayRx = "drop_underlay_rx",
     /// The kernel refused to send on the underlay.
     UnderlayTx = "drop_underlay_tx",

@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
+pub use crate::punt::Punt;
+
 use crate::counters::{DropCell, DropReason, MAX_WORKERS};
+use crate::punt::Punts;
 use crate::snapshot::{PortId, Snapshot};
 use crate::sys::eventfd::EventFd;
 use crate::worker;
@@ -36,6 +39,7 @@ pub(crate) struct Shared {
     applied: Mutex<()>,
     applied_changed: Condvar,
     events: Mutex<HashSet<Event>>,
+    punts: Mutex<Punts>,
     event_fd: EventFd,
 }
 
@@ -70,13 +74,24 @@ impl Shared {
         }
     }
 
+    /// Passes something up to control, unless `queue` says that there is no room. A cold path: it locks.
+    pub(crate) fn punt(&self, queue: impl FnOnce(&mut Punts) -> bool) -> bool {
+        let mut punts = lock(&self.punts);
+        let first = punts.is_empty();
+        let queued = queue(&mut punts);
+        if queued && first {
+            self.event_fd.notify();
+        }
+        queued
+    }
+
     fn all_applied(&self, generation: u64) -> bool {
         self.workers.iter().all(|w| w.applied.load(Ordering::Acquire) >= generation)
     }
 }
 
 /// A thread that panicked while it held a lock leaves data that is still whole: every critical section here is one
-/// insertion or removal.
+/// insertion or removal, or few.
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -106,7 +121,8 @@ impl Datapath {
             epoch: Instant::now(),
             applied: Mutex::new(()),
             applied_changed: Condvar::new(),
-            events: Mutex::new(HashSet::new()),
+            events: Mutex::default(),
+            punts: Mutex::default(),
             event_fd: EventFd::new()?,
         });
         let mut datapath = Datapath { shared: Arc::clone(&shared), threads: Vec::with_capacity(workers) };
@@ -154,7 +170,7 @@ impl Datapath {
         self.shared.all_applied(generation)
     }
 
-    /// Readable when [`Datapath::events`] has something.
+    /// Readable when [`Datapath::events`] or [`Datapath::punted`] has something.
     pub fn event_fd(&self) -> BorrowedFd<'_> {
         self.shared.event_fd.as_fd()
     }
@@ -162,7 +178,19 @@ impl Datapath {
     /// Takes what has happened since the last call.
     pub fn events(&self) -> Vec<Event> {
         self.shared.event_fd.drain();
+        if !lock(&self.shared.punts).is_empty() {
+            self.shared.event_fd.notify();
+        }
         lock(&self.shared.events).drain().collect()
+    }
+
+    /// Takes what the workers have passed up since the last call, in order for each worker.
+    pub fn punted(&self) -> Vec<Punt> {
+        self.shared.event_fd.drain();
+        if !lock(&self.shared.events).is_empty() {
+            self.shared.event_fd.notify();
+        }
+        lock(&self.shared.punts).take()
     }
 
     /// Every drop counter, summed over workers.

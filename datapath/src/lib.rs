@@ -30,5 +30,6 @@ pub mod tunnel;
 // how it runs
 pub mod counters;
 pub mod handle;
+mod punt;
 pub mod snapshot;
 pub mod worker;

@@ -134,7 +134,7 @@ fn transmit(underlay: &Underlay, packets: &[(&[u8], IpAddr)]) -> (Sent, Vec<Port
     let (mut buf, mut list, mut refused) = (Vec::new(), Vec::new(), Vec::new());
     for (i, (bytes, dst)) in packets.iter().enumerate() {
         let (start, len) = (buf.len() as u32, bytes.len() as u32);
-        list.push(TxPacket { start, len, dst: *dst, port: PortId(i as u16) });
+        list.push(TxPacket::raw(start, len, *dst, PortId(i as u16)));
         buf.extend_from_slice(bytes);
     }
     let sent = underlay.tx(&buf, &list, &mut |packet, why| refused.push((packet.port, why)));
@@ -390,7 +390,7 @@ fn one_unreachable_peer_does_not_hold_up_another() {
         assert_eq!(sent_by_host(&net), [good.clone(), good.clone()], "{sent:?}");
         // A wrong family, a packet outside the buffer, no packet at all.
         assert_eq!(transmit(&underlay, &[(&good, PEER6.into()), (&good, PEER4.into())]).0.ok, 1);
-        let nowhere = TxPacket { start: 1 << 31, len: 1 << 31, dst: PEER4.into(), port: PortId(0) };
+        let nowhere = TxPacket::raw(1 << 31, 1 << 31, PEER4.into(), PortId(0));
         let sent = underlay.tx(&good, &[nowhere], &mut |_, why| assert_eq!(why, Refusal::Failed));
         assert_eq!(sent, Sent { failed: 1, ..Sent::default() });
         sh("ip link set dev host down");

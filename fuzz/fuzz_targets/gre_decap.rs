@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use datapath::offload::{FrameSink, fit};
-use datapath::port::RxPacket;
+use datapath::port::{RxPacket, RxRoad};
 use datapath::slab::{Piece, Slab};
 use datapath::snapshot::{BridgeId, Port, PortId, PortKind, Snapshot};
 use datapath::tunnel::decap::decap;
@@ -67,7 +67,7 @@ fuzz_target!(|data: &[u8]| {
         let src = SENDERS[usize::from(choice % 4)];
         let dst = if choice & 4 == 0 { HERE } else { SENDERS[3] };
         let before = slab.get(data).to_vec();
-        let packet = RxPacket { data, src, dst, tos: *tos };
+        let packet = RxPacket { data, road: RxRoad::Gre, src, src_port: 0, dst, tos: *tos };
         let Ok((port, frame, vnet)) = decap(snapshot, slab, &packet) else { return };
 
         let port = snapshot.port(port).expect("a port that is there");

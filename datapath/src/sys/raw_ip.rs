@@ -1,4 +1,4 @@
-//! Raw IP sockets for GRE: we write the outer IP header ourselves.
+//! Raw IP sockets for GRE and ESP: we write the outer IP header ourselves.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,22 +11,24 @@ use super::{get_option, mmsg, set_buffers, set_option};
 // asm-generic/socket.h, linux/sock_diag.h: a list of numbers, drops the last
 const SO_MEMINFO: c_int = 55;
 const SK_MEMINFO_VARS: usize = 9;
-/// IP protocol number of GRE.
-const GRE: c_int = 47;
 
-/// A raw socket that receives every GRE packet to this host, and sends packets with the IP header that they bring.
+/// A raw socket that receives every packet of one protocol to this host, and sends packets with the IP header that they bring.
 #[derive(Debug)]
 pub struct RawIp {
     socket: Socket,
 }
 
 impl RawIp {
-    /// For IPv4. Received packets start with their IP header.
+    /// For an IP protocol over IPv4. Received packets start with their IP header.
     ///
     /// # Errors
     /// EPERM without CAP_NET_RAW.
-    pub fn gre4(buffers: usize) -> io::Result<RawIp> {
-        let socket = Socket::new(Domain::IPV4, Type::RAW.nonblocking().cloexec(), Some(Protocol::from(GRE)))?;
+    pub fn v4(protocol: u8, buffers: usize) -> io::Result<RawIp> {
+        let socket = Socket::new(
+            Domain::IPV4,
+            Type::RAW.nonblocking().cloexec(),
+            Some(Protocol::from(c_int::from(protocol))),
+        )?;
         socket.set_header_included_v4(true)?;
         // The header that we write is left as it is, so DF is ours to decide. DO makes the kernel hold packets with DF
         // against the path MTU that it knows, not the device's alone, and refuse what is longer with EMSGSIZE.
@@ -36,12 +38,16 @@ impl RawIp {
         Ok(RawIp { socket })
     }
 
-    /// For IPv6. Received packets start behind their IP headers; source, destination and traffic class stand beside.
+    /// For an IP protocol over IPv6. Received packets start behind their IP headers; source, destination and traffic class stand beside.
     ///
     /// # Errors
     /// EPERM without CAP_NET_RAW; EAFNOSUPPORT when the kernel has no IPv6.
-    pub fn gre6(buffers: usize) -> io::Result<RawIp> {
-        let socket = Socket::new(Domain::IPV6, Type::RAW.nonblocking().cloexec(), Some(Protocol::from(GRE)))?;
+    pub fn v6(protocol: u8, buffers: usize) -> io::Result<RawIp> {
+        let socket = Socket::new(
+            Domain::IPV6,
+            Type::RAW.nonblocking().cloexec(),
+            Some(Protocol::from(c_int::from(protocol))),
+        )?;
         socket.set_header_included_v6(true)?;
         set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, &libc::IPV6_PMTUDISC_DO)?;
         // Other than with IPv4, the kernel learns path MTUs from packets of an unconnected raw socket only if it wants to hear

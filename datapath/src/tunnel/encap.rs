@@ -53,13 +53,14 @@ impl Outbox {
     }
 
     /// Room for one packet of `len` bytes; None when full.
-    fn reserve(&mut self, len: usize, dst: IpAddr, port: PortId) -> Option<&mut [u8]> {
+    fn reserve(&mut self, len: usize, frame: usize, dst: IpAddr, port: PortId) -> Option<&mut [u8]> {
         if self.short_of(len, 1) {
             return None;
         }
         let start = self.used;
         self.used += len;
-        self.packets.push(TxPacket { start: start as u32, len: len as u32, dst, port });
+        self.packets
+            .push(TxPacket { frame: frame as u32, ..TxPacket::raw(start as u32, len as u32, dst, port) });
         self.buf.get_mut(start..start + len)
     }
 
@@ -131,7 +132,7 @@ impl FrameSink for Encap<'_> {
         let total = ip_len + gre_len + len;
         // the outer length must fit its field, whatever the path would take
         let packet = match u16::try_from(total) {
-            Ok(_) => self.outbox.reserve(total, self.tunnel.config.remote, self.port),
+            Ok(_) => self.outbox.reserve(total, len, self.tunnel.config.remote, self.port),
             Err(_) => None,
         };
         let Some(packet) = packet else {

@@ -17,6 +17,7 @@ pub mod gre;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
+pub mod natt;
 pub mod parse;
 pub mod sctp;
 pub mod tcp;
@@ -33,6 +34,7 @@ pub mod proto {
     pub const UDP: u8 = 17;
     pub const IPV6: u8 = 41;
     pub const GRE: u8 = 47;
+    pub const ESP: u8 = 50;
     pub const ICMPV6: u8 = 58;
     pub const NO_NEXT_HEADER: u8 = 59;
     pub const SCTP: u8 = 132;

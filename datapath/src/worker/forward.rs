@@ -1,16 +1,19 @@
 //! One batch through the bridge, frame by frame.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::{Worker, refused};
 use crate::bridge::{self, Verdict};
 use crate::counters::{DropReason, bump};
 use crate::offload::{Fit, MAX_ANSWER, too_big};
+use crate::port::{RxPacket, RxRoad};
 use crate::slab::Piece;
 use crate::snapshot::{Bridge, Port, PortId, PortKind, Snapshot};
 use crate::tunnel::decap::decap;
 use crate::vnet::VnetHdr;
 use crate::wire::ethernet;
+use crate::wire::natt::{self, Datagram};
 use crate::wire::parse::Link;
 
 /// A frame on its way.
@@ -43,15 +46,54 @@ impl Worker {
         let snapshot = Arc::clone(&self.snapshot);
         let packets = std::mem::take(&mut self.packets);
         for packet in &packets {
-            match decap(&snapshot, &mut self.slab, packet) {
+            if packet.road == RxRoad::Udp && !self.is_esp(packet) {
+                continue;
+            }
+            let opened = match packet.road {
+                RxRoad::Gre => decap(&snapshot, &mut self.slab, packet),
+                RxRoad::Esp | RxRoad::Udp => Err(DropReason::EspNoSa),
+            };
+            match opened {
                 Ok((from, data, vnet)) => {
                     let passing = Passing { data, vnet, tunneled: vnet == VnetHdr::default() };
                     self.forward(&snapshot, from, passing, now);
                 }
-                Err(why) => self.drops().add(why, 1),
+                Err(why) => {
+                    if why == DropReason::EspNoSa {
+                        self.tell_unknown_spi(packet, now);
+                    }
+                    self.drops().add(why, 1);
+                }
             }
         }
         self.packets = packets;
+    }
+
+    /// Whether a datagram on the ESP port is ESP. What is not is taken care of here.
+    fn is_esp(&self, packet: &RxPacket) -> bool {
+        match natt::classify(self.slab.get(packet.data)) {
+            Datagram::Esp => return true,
+            Datagram::Ike(message) => {
+                let remote = SocketAddr::new(packet.src, packet.src_port);
+                let peer = self.peers.contains(&packet.src);
+                if !self.shared.punt(|punts| punts.ike(packet.dst, remote, message, peer)) {
+                    self.drops().add(DropReason::IkeFull, 1);
+                }
+            }
+            Datagram::Keepalive => {}
+            Datagram::Malformed => self.drops().add(DropReason::Malformed, 1),
+        }
+        false
+    }
+
+    /// Tells control of a packet that no security association is there for, if a tunnel leads to where it came from.
+    fn tell_unknown_spi(&mut self, packet: &RxPacket, now: u32) {
+        if let Some(spi) = self.slab.get(packet.data).first_chunk().copied()
+            && self.peers.contains(&packet.src)
+            && self.unknown_spis.take(packet.src, now)
+        {
+            self.shared.punt(|punts| punts.unknown_spi(packet.src, u32::from_be_bytes(spi)));
+        }
     }
 
     fn forward(&mut self, snapshot: &Snapshot, from: PortId, frame: Passing, now: u32) {

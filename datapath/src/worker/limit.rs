@@ -1,6 +1,6 @@
 //! A limit on how often something is done a second.
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash};
 
 use foldhash::fast::RandomState;
 
@@ -23,7 +23,7 @@ impl Limit {
     }
 
     /// Whether one more may be done for `who` at `now` (seconds).
-    pub(crate) fn take(&mut self, who: [u8; 6], now: u32) -> bool {
+    pub(crate) fn take(&mut self, who: impl Hash, now: u32) -> bool {
         if now != self.second {
             self.second = now;
             self.left = [self.rate; SHARES];
@@ -46,14 +46,15 @@ mod tests {
     #[test]
     fn each_second_has_its_own() {
         let mut limit = Limit::new(2);
-        let taken: Vec<bool> = [0, 0, 0, 1, 1, 1, 5].into_iter().map(|now| limit.take([2; 6], now)).collect();
+        let taken: Vec<bool> =
+            [0, 0, 0, 1, 1, 1, 5].into_iter().map(|now| limit.take([2u8; 6], now)).collect();
         assert_eq!(taken, [true, true, false, true, true, false, true]);
     }
 
     #[test]
     fn one_who_asks_all_the_time_leaves_the_others_theirs() {
         let mut limit = Limit::new(2);
-        assert_eq!((0..1000).filter(|_| limit.take([2; 6], 7)).count(), 2);
+        assert_eq!((0..1000).filter(|_| limit.take([2u8; 6], 7)).count(), 2);
         let served = (0..100).filter(|i| limit.take([4, 0, 0, 0, 0, *i], 7)).count();
         assert!((2..=2 * (SHARES - 1)).contains(&served), "{served}");
     }

@@ -15,15 +15,19 @@ mod sources;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+use foldhash::fast::RandomState;
 
 use crate::counters::{DropCell, DropReason};
 use crate::handle::{Event, Shared};
 use crate::port::{Refusal, RxFrame, RxPacket, TxPacket};
 use crate::slab::{SLOTS, Slab};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{PortKind, Snapshot};
 use crate::sys::epoll::{self, Epoll};
 
 use limit::Limit;
@@ -35,6 +39,9 @@ const TURN: usize = 4;
 
 /// ICMP too-big answers a second that one worker gives to a station, and as many at once.
 const ANSWERS_PER_SECOND: u32 = 50;
+
+/// Times a second that one worker tells control of unknown SPIs from one host.
+const UNKNOWN_SPIS_PER_SECOND: u32 = 2;
 
 /// A worker thread's state.
 #[derive(Debug)]
@@ -49,6 +56,9 @@ pub(crate) struct Worker {
     packets: Vec<RxPacket>,
     outputs: Outputs,
     answers: Limit,
+    /// Far ends of the snapshot's tunnels.
+    peers: HashSet<IpAddr, RandomState>,
+    unknown_spis: Limit,
 }
 
 impl Worker {
@@ -69,6 +79,8 @@ impl Worker {
             packets: Vec::with_capacity(SLOTS),
             outputs: Outputs::new(index),
             answers: Limit::new(ANSWERS_PER_SECOND),
+            peers: HashSet::default(),
+            unknown_spis: Limit::new(UNKNOWN_SPIS_PER_SECOND),
         })
     }
 
@@ -102,6 +114,12 @@ impl Worker {
         let workers = self.shared.workers.len();
         self.sources.update(&self.epoll, &self.snapshot, self.index, workers);
         self.outputs.update(&self.snapshot);
+        let tunnels = self.snapshot.ports.iter().flatten().filter_map(|port| match &port.kind {
+            PortKind::Tunnel(tunnel) => Some(tunnel.config.remote),
+            PortKind::Local(_) => None,
+        });
+        self.peers.clear();
+        self.peers.extend(tunnels);
         self.shared.confirm(self.index, self.snapshot.generation);
     }
 

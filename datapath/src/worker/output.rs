@@ -198,11 +198,8 @@ pub(super) fn take_back(
         Refusal::Full => bump(&cell.tx_dropped, 1),
         Refusal::TooBig | Refusal::Failed => bump(&cell.tx_errors, 1),
     }
-    if let PortKind::Tunnel(tunnel) = &port.kind {
-        let bytes = u64::from(packet.len).saturating_sub((tunnel.ip_len() + tunnel.gre_len()) as u64);
-        bump(&cell.tx_packets, 1u64.wrapping_neg());
-        bump(&cell.tx_bytes, bytes.wrapping_neg());
-    }
+    bump(&cell.tx_packets, 1u64.wrapping_neg());
+    bump(&cell.tx_bytes, u64::from(packet.frame).wrapping_neg());
 }
 
 /// Frames refitted for a local port, in the slab's bump area.

@@ -1,4 +1,4 @@
-//! GRE by raw IP sockets. The kernel has reassembled outer fragments before a packet comes here, and fragments none that
+//! GRE and ESP by raw IP sockets. The kernel has reassembled outer fragments before a packet comes here, and fragments none that
 //! go: one that does not fit is refused with EMSGSIZE.
 
 use std::io;
@@ -7,10 +7,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
-use super::{Refusal, RxPacket, Sent, Tally, TxPacket};
+use super::{Refusal, RxPacket, RxRoad, Sent, Tally, TxPacket};
 use crate::slab::Slab;
 use crate::sys::mmsg::{self, Received, Refused, Sender, Wants};
 use crate::sys::raw_ip::{RawIp, destination_v6, traffic_class};
+use crate::wire::proto;
 
 /// Bytes of socket buffer each way: some 3,500 packets of 1,500 bytes while the worker is elsewhere.
 const BUFFERS: usize = 8 << 20;
@@ -19,8 +20,9 @@ const BUFFERS: usize = 8 << 20;
 const RETRIES: usize = 8;
 
 #[derive(Debug)]
-pub(super) struct GreSocket {
+pub(super) struct RawSocket {
     socket: RawIp,
+    road: RxRoad,
     v6: bool,
     /// An error came up that may have been an ICMP error pending on the socket: its like waits in the error queue, and keeps
     /// the socket in an error state until taken.
@@ -29,17 +31,21 @@ pub(super) struct GreSocket {
     drops: AtomicU32,
 }
 
-impl GreSocket {
-    pub(super) fn v4() -> io::Result<GreSocket> {
-        Ok(GreSocket::new(RawIp::gre4(BUFFERS)?, false))
+impl RawSocket {
+    pub(super) fn v4(road: RxRoad) -> io::Result<RawSocket> {
+        Ok(RawSocket::new(RawIp::v4(protocol(road), BUFFERS)?, road, false))
     }
 
-    pub(super) fn v6() -> io::Result<GreSocket> {
-        Ok(GreSocket::new(RawIp::gre6(BUFFERS)?, true))
+    pub(super) fn v6(road: RxRoad) -> io::Result<RawSocket> {
+        Ok(RawSocket::new(RawIp::v6(protocol(road), BUFFERS)?, road, true))
     }
 
-    fn new(socket: RawIp, v6: bool) -> GreSocket {
-        GreSocket { socket, v6, errors: AtomicBool::new(false), drops: AtomicU32::new(0) }
+    fn new(socket: RawIp, road: RxRoad, v6: bool) -> RawSocket {
+        RawSocket { socket, road, v6, errors: AtomicBool::new(false), drops: AtomicU32::new(0) }
+    }
+
+    pub(super) fn road(&self) -> RxRoad {
+        self.road
     }
 
     pub(super) fn take_lost(&self) -> u64 {
@@ -51,7 +57,7 @@ impl GreSocket {
         self.v6
     }
 
-    pub(super) fn rx(&self, slab: &mut Slab, max: usize, out: &mut Vec<RxPacket>) -> io::Result<()> {
+    pub(super) fn rx(&self, slab: &mut Slab, max: usize, out: &mut Vec<RxPacket>) -> io::Result<usize> {
         let wants = Wants { vnet: false, name: self.v6, control: self.v6 };
         let parse = if self.v6 { parse_v6 } else { parse_v4 };
         for _ in 0..RETRIES {
@@ -59,11 +65,12 @@ impl GreSocket {
                 self.errors.store(true, Relaxed);
             }
             let got = mmsg::receive(self.as_fd(), slab, max, wants, |slab, message| {
-                out.extend(parse(slab, &message).filter(|_| !message.truncated));
+                out.extend(parse(self.road, slab, &message).filter(|_| !message.truncated));
             });
             match got.map_err(|e| (e.raw_os_error(), e)) {
                 Ok(_) if out.is_empty() => {}
-                Ok(_) | Err((Some(libc::EAGAIN | libc::EINTR), _)) => break,
+                Ok(n) => return Ok(n),
+                Err((Some(libc::EAGAIN | libc::EINTR), _)) => break,
                 Err((Some(libc::EBADF | libc::ENOTSOCK | libc::EFAULT | libc::EINVAL), error)) => {
                     return Err(error);
                 }
@@ -71,7 +78,7 @@ impl GreSocket {
                 Err(_) => self.errors.store(true, Relaxed),
             }
         }
-        Ok(())
+        Ok(0)
     }
 
     pub(super) fn tx(
@@ -105,6 +112,15 @@ impl GreSocket {
         });
         report.tally.sent.ok += taken;
         report.tally.rest.is_none()
+    }
+}
+
+/// The IP protocol of a road that is one.
+fn protocol(road: RxRoad) -> u8 {
+    match road {
+        RxRoad::Gre => proto::GRE,
+        RxRoad::Esp => proto::ESP,
+        RxRoad::Udp => proto::UDP,
     }
 }
 
@@ -143,14 +159,14 @@ impl Report<'_> {
     }
 }
 
-impl AsFd for GreSocket {
+impl AsFd for RawSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
 /// The packet begins with its IPv4 header (RFC 791 section 3.1).
-fn parse_v4(slab: &Slab, message: &Received<'_>) -> Option<RxPacket> {
+fn parse_v4(road: RxRoad, slab: &Slab, message: &Received<'_>) -> Option<RxPacket> {
     let bytes = slab.get(message.data);
     let header = bytes.first_chunk::<20>()?;
     let [version_ihl, tos, l0, l1, .., s0, s1, s2, s3, d0, d1, d2, d3] = *header;
@@ -163,16 +179,20 @@ fn parse_v4(slab: &Slab, message: &Received<'_>) -> Option<RxPacket> {
     data.len = total;
     Some(RxPacket {
         data: data.skip(header_len),
+        road,
+        src_port: 0,
         src: IpAddr::V4(Ipv4Addr::new(s0, s1, s2, s3)),
         dst: IpAddr::V4(Ipv4Addr::new(d0, d1, d2, d3)),
         tos,
     })
 }
 
-/// The packet begins with its GRE header; the addresses stand beside it.
-fn parse_v6(_: &Slab, message: &Received<'_>) -> Option<RxPacket> {
+/// The packet begins behind its IP headers; the addresses stand beside it.
+fn parse_v6(road: RxRoad, _: &Slab, message: &Received<'_>) -> Option<RxPacket> {
     Some(RxPacket {
         data: message.data,
+        road,
+        src_port: 0,
         src: IpAddr::V6(Ipv6Addr::from(message.name_v6()?)),
         dst: IpAddr::V6(Ipv6Addr::from(destination_v6(message)?)),
         tos: traffic_class(message)?,
