@@ -1,7 +1,14 @@
 //! The header of every message (RFC 7296 3.1).
 
+use super::ParseError;
+
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 28;
+/// The version spoken: 2.0.
+pub(super) const VERSION: u8 = 0x20;
+
+const INITIATOR: u8 = 0x08;
+const RESPONSE: u8 = 0x20;
 
 /// SPI of an IKE SA, as one side chose it.
 pub type Spi = [u8; 8];
@@ -60,4 +67,58 @@ impl Exchange {
             other => Exchange::Other(other),
         }
     }
+}
+
+/// Fields that only reading and writing need.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rest {
+    pub first: u8,
+    pub version: u8,
+    pub length: u32,
+}
+
+impl Header {
+    /// The header of a datagram of any version and length, to answer one that [`super::parse`] refused.
+    pub fn peek(datagram: &[u8]) -> Option<Header> {
+        split(datagram).map(|(header, _)| header)
+    }
+
+    /// Read and checked: version 2, and the length that of the datagram.
+    pub(super) fn parse(datagram: &[u8]) -> Result<(Header, u8), ParseError> {
+        let (header, rest) = split(datagram).ok_or(ParseError::Truncated("header"))?;
+        if rest.version >> 4 != VERSION >> 4 {
+            return Err(ParseError::MajorVersion(rest.version >> 4));
+        }
+        if u64::from(rest.length) != datagram.len() as u64 {
+            return Err(ParseError::Length("message"));
+        }
+        Ok((header, rest.first))
+    }
+
+    /// Appended to `out` with a length of zero, to be set when the message is whole.
+    pub(super) fn encode(&self, first: u8, out: &mut Vec<u8>) {
+        let flags = if self.initiator { INITIATOR } else { 0 } | if self.response { RESPONSE } else { 0 };
+        out.extend_from_slice(&self.initiator_spi);
+        out.extend_from_slice(&self.responder_spi);
+        out.extend_from_slice(&[first, VERSION, self.exchange.id(), flags]);
+        out.extend_from_slice(&self.message_id.to_be_bytes());
+        out.extend_from_slice(&[0; 4]);
+    }
+}
+
+fn split(datagram: &[u8]) -> Option<(Header, Rest)> {
+    let (initiator_spi, rest) = datagram.split_first_chunk()?;
+    let (responder_spi, rest) = rest.split_first_chunk()?;
+    let (&[first, version, exchange, flags], rest) = rest.split_first_chunk()?;
+    let (message_id, rest) = rest.split_first_chunk()?;
+    let (length, _) = rest.split_first_chunk()?;
+    let header = Header {
+        initiator_spi: *initiator_spi,
+        responder_spi: *responder_spi,
+        exchange: Exchange::from_id(exchange),
+        initiator: flags & INITIATOR != 0,
+        response: flags & RESPONSE != 0,
+        message_id: u32::from_be_bytes(*message_id),
+    };
+    Some((header, Rest { first, version, length: u32::from_be_bytes(*length) }))
 }

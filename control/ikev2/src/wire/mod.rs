@@ -4,15 +4,25 @@
 //! linear in the bytes, and every length is checked against what encloses it. Reserved bits are ignored, as the RFC
 //! demands; payloads of unknown type are kept unless marked critical. What was parsed can be encoded again.
 
+mod encode;
 mod header;
 pub mod notify;
+mod parse;
 mod payload;
+mod reader;
+mod reassembly;
+mod sa;
+mod selector;
 
+pub use encode::{encode_clear, encode_sealed};
 pub use header::{Exchange, HEADER_LEN, Header, Spi};
+pub use parse::{MAX_PAYLOADS, parse, parse_inner};
 pub use payload::{
     Attribute, AuthData, CertRequest, Certificate, Delete, Identification, KeyExchange, Notify, Payload,
     Proposal, TrafficSelector, Transform, id, kind, protocol, transform,
 };
+pub use reassembly::{MAX_FRAGMENTS, MAX_REASSEMBLED, Reassembly};
+pub use sa::MAX_PROPOSALS;
 
 /// Why a message was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

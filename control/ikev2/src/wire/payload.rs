@@ -98,6 +98,30 @@ pub enum Payload {
     },
 }
 
+impl Payload {
+    /// The payload's type.
+    pub fn kind(&self) -> u8 {
+        match self {
+            Payload::Sa(_) => kind::SA,
+            Payload::Ke(_) => kind::KE,
+            Payload::IdI(_) => kind::ID_I,
+            Payload::IdR(_) => kind::ID_R,
+            Payload::Cert(_) => kind::CERT,
+            Payload::CertReq(_) => kind::CERTREQ,
+            Payload::Auth(_) => kind::AUTH,
+            Payload::Nonce(_) => kind::NONCE,
+            Payload::Notify(_) => kind::NOTIFY,
+            Payload::Delete(_) => kind::DELETE,
+            Payload::VendorId(_) => kind::VENDOR_ID,
+            Payload::TsI(_) => kind::TS_I,
+            Payload::TsR(_) => kind::TS_R,
+            Payload::Configuration(_) => kind::CP,
+            Payload::Eap(_) => kind::EAP,
+            Payload::Unknown { kind, .. } => *kind,
+        }
+    }
+}
+
 /// One proposal of an SA payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proposal {
