@@ -1,0 +1,127 @@
+//! The MODP groups of RFC 3526: powers of 2 modulo a safe prime, in constant time.
+
+use std::sync::LazyLock;
+
+use crypto_bigint::modular::{FixedMontyForm, FixedMontyParams};
+use crypto_bigint::{Odd, U512, U2048, U3072, U4096, Uint};
+use zeroize::Zeroizing;
+
+use super::{Rng, Secret};
+use crate::proposal::Group;
+
+/// A private value. Its length depends on the group alone, and with it the time of an exponentiation.
+pub struct Exponent {
+    value: Zeroizing<U512>,
+    bits: u32,
+}
+
+/// A private value and its public counterpart, which is as long as the modulus. None if `group` is no MODP group.
+pub fn generate(group: Group, rng: &mut dyn Rng) -> Option<(Exponent, Vec<u8>)> {
+    let exponent = Exponent::random(exponent_bits(group)?, rng);
+    let mut generator = vec![0; group.public_len()];
+    *generator.last_mut()? = 2;
+    let public = power(group, &generator, &exponent)?;
+    Some((exponent, public.as_bytes().to_vec()))
+}
+
+/// `peer ^ exponent`, as long as the modulus. None if `peer` is not as long, or not between 1 and p - 1 without these
+/// two (RFC 6989, section 2.1): the only values in a group of a safe prime whose powers are few.
+pub fn agree(group: Group, exponent: &Exponent, peer: &[u8]) -> Option<Secret> {
+    power(group, peer, exponent)
+}
+
+/// Bits of a private value: RFC 3526, section 8, in its higher estimate of what the modulus is worth, rounded up to
+/// whole words.
+fn exponent_bits(group: Group) -> Option<u32> {
+    match group {
+        Group::Modp2048 => Some(320),
+        Group::Modp3072 => Some(448),
+        Group::Modp4096 => Some(512),
+        Group::Ecp256 | Group::Ecp384 | Group::Curve25519 => None,
+    }
+}
+
+impl Exponent {
+    /// Of exactly `bits` bits, 512 at most: the first is set, so that it is short by no chance.
+    fn random(bits: u32, rng: &mut dyn Rng) -> Exponent {
+        let mut octets = Zeroizing::new([0; U512::BYTES]);
+        rng.fill(&mut *octets);
+        octets[0] |= 0x80;
+        let value = U512::from_be_slice(&*octets).wrapping_shr(U512::BITS - bits);
+        Exponent { value: Zeroizing::new(value), bits }
+    }
+}
+
+fn power(group: Group, base: &[u8], exponent: &Exponent) -> Option<Secret> {
+    match group {
+        Group::Modp2048 => power_modulo(&MODP_2048, base, exponent),
+        Group::Modp3072 => power_modulo(&MODP_3072, base, exponent),
+        Group::Modp4096 => power_modulo(&MODP_4096, base, exponent),
+        Group::Ecp256 | Group::Ecp384 | Group::Curve25519 => None,
+    }
+}
+
+fn power_modulo<const LIMBS: usize>(
+    params: &FixedMontyParams<LIMBS>,
+    base: &[u8],
+    exponent: &Exponent,
+) -> Option<Secret> {
+    if base.len() != Uint::<LIMBS>::BYTES {
+        return None;
+    }
+    let base = Uint::from_be_slice(base);
+    let last = params.modulus().as_ref().wrapping_sub(&Uint::ONE);
+    if base <= Uint::ONE || base >= last {
+        return None;
+    }
+    let power =
+        Zeroizing::new(FixedMontyForm::new(&base, params).pow_bounded_exp(&*exponent.value, exponent.bits));
+    let power = Zeroizing::new(power.retrieve());
+    let octets = Zeroizing::new(power.to_be_bytes());
+    Some(Secret::from((*octets).as_ref()))
+}
+
+type Modulus<const LIMBS: usize> = LazyLock<FixedMontyParams<LIMBS>>;
+
+/// 2^2048 - 2^1984 - 1 + 2^64 * ([2^1918 pi] + 124476)
+static MODP_2048: Modulus<{ U2048::LIMBS }> = LazyLock::new(|| FixedMontyParams::new_vartime(P2048));
+const P2048: Odd<U2048> = Odd::<U2048>::from_be_hex(
+    "\
+     FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74020BBEA63B139B22514A08798E3404DD\
+     EF9519B3CD3A431B302B0A6DF25F14374FE1356D6D51C245E485B576625E7EC6F44C42E9A637ED6B0BFF5CB6F406B7ED\
+     EE386BFB5A899FA5AE9F24117C4B1FE649286651ECE45B3DC2007CB8A163BF0598DA48361C55D39A69163FA8FD24CF5F\
+     83655D23DCA3AD961C62F356208552BB9ED529077096966D670C354E4ABC9804F1746C08CA18217C32905E462E36CE3B\
+     E39E772C180E86039B2783A2EC07A28FB5C55DF06F4C52C9DE2BCBF6955817183995497CEA956AE515D2261898FA0510\
+     15728E5A8AACAA68FFFFFFFFFFFFFFFF",
+);
+
+/// 2^3072 - 2^3008 - 1 + 2^64 * ([2^2942 pi] + 1690314)
+static MODP_3072: Modulus<{ U3072::LIMBS }> = LazyLock::new(|| FixedMontyParams::new_vartime(P3072));
+const P3072: Odd<U3072> = Odd::<U3072>::from_be_hex(
+    "\
+     FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74020BBEA63B139B22514A08798E3404DD\
+     EF9519B3CD3A431B302B0A6DF25F14374FE1356D6D51C245E485B576625E7EC6F44C42E9A637ED6B0BFF5CB6F406B7ED\
+     EE386BFB5A899FA5AE9F24117C4B1FE649286651ECE45B3DC2007CB8A163BF0598DA48361C55D39A69163FA8FD24CF5F\
+     83655D23DCA3AD961C62F356208552BB9ED529077096966D670C354E4ABC9804F1746C08CA18217C32905E462E36CE3B\
+     E39E772C180E86039B2783A2EC07A28FB5C55DF06F4C52C9DE2BCBF6955817183995497CEA956AE515D2261898FA0510\
+     15728E5A8AAAC42DAD33170D04507A33A85521ABDF1CBA64ECFB850458DBEF0A8AEA71575D060C7DB3970F85A6E1E4C7\
+     ABF5AE8CDB0933D71E8C94E04A25619DCEE3D2261AD2EE6BF12FFA06D98A0864D87602733EC86A64521F2B18177B200C\
+     BBE117577A615D6C770988C0BAD946E208E24FA074E5AB3143DB5BFCE0FD108E4B82D120A93AD2CAFFFFFFFFFFFFFFFF",
+);
+
+/// 2^4096 - 2^4032 - 1 + 2^64 * ([2^3966 pi] + 240904)
+static MODP_4096: Modulus<{ U4096::LIMBS }> = LazyLock::new(|| FixedMontyParams::new_vartime(P4096));
+const P4096: Odd<U4096> = Odd::<U4096>::from_be_hex(
+    "\
+     FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74020BBEA63B139B22514A08798E3404DD\
+     EF9519B3CD3A431B302B0A6DF25F14374FE1356D6D51C245E485B576625E7EC6F44C42E9A637ED6B0BFF5CB6F406B7ED\
+     EE386BFB5A899FA5AE9F24117C4B1FE649286651ECE45B3DC2007CB8A163BF0598DA48361C55D39A69163FA8FD24CF5F\
+     83655D23DCA3AD961C62F356208552BB9ED529077096966D670C354E4ABC9804F1746C08CA18217C32905E462E36CE3B\
+     E39E772C180E86039B2783A2EC07A28FB5C55DF06F4C52C9DE2BCBF6955817183995497CEA956AE515D2261898FA0510\
+     15728E5A8AAAC42DAD33170D04507A33A85521ABDF1CBA64ECFB850458DBEF0A8AEA71575D060C7DB3970F85A6E1E4C7\
+     ABF5AE8CDB0933D71E8C94E04A25619DCEE3D2261AD2EE6BF12FFA06D98A0864D87602733EC86A64521F2B18177B200C\
+     BBE117577A615D6C770988C0BAD946E208E24FA074E5AB3143DB5BFCE0FD108E4B82D120A92108011A723C12A787E6D7\
+     88719A10BDBA5B2699C327186AF4E23C1A946834B6150BDA2583E9CA2AD44CE8DBBBC2DB04DE8EF92E8EFC141FBECAA6\
+     287C59474E6BC05D99B2964FA090C3A2233BA186515BE7ED1F612970CEE2D7AFB81BDD762170481CD0069127D5B05AA9\
+     93B4EA988D8FDDC186FFB7DC90A6C08F4DF435C934063199FFFFFFFFFFFFFFFF",
+);
