@@ -84,7 +84,7 @@ impl Up {
                     "GRE to {}; path MTU {}, so inner packets of up to {} bytes pass as they are",
                     tunnel.config.remote,
                     tunnel.path_mtu.load(std::sync::atomic::Ordering::Relaxed),
-                    tunnel.max_frame().saturating_sub(ETHERNET_HEADER)
+                    snapshot.max_frame(tunnel).saturating_sub(ETHERNET_HEADER)
                 ),
                 PortKind::Local(_) if port.name == *bridge => "the bridge's own port on this host".into(),
                 PortKind::Local(local) => format!("device of this host, MTU {}", local.mtu()),

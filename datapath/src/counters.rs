@@ -125,8 +125,30 @@ reasons! {
     GreChecksum = "gre_checksum",
     /// Outer CE on an inner packet that cannot carry it (RFC 6040 section 4.2).
     EcnDrop = "gre_ecn_not_capable",
+    /// GRE in the clear for a tunnel that takes it in ESP only.
+    GrePlain = "gre_unprotected",
+    /// ESP packet shorter than its headers, or not a multiple of four bytes.
+    EspMalformed = "esp_malformed",
     /// No SA has its SPI.
     EspNoSa = "esp_no_sa",
+    /// Its sequence number has come before.
+    EspReplayed = "esp_replayed",
+    /// Its sequence number lies left of the replay window.
+    EspTooOld = "esp_too_old",
+    /// Its integrity check value is wrong: damaged, forged, or sealed with another key.
+    EspIcv = "esp_icv",
+    /// Its padding is not the one that RFC 4303 section 2.4 wants.
+    EspPadding = "esp_padding",
+    /// Next header 59: sent to hide how much is sent (RFC 4303 section 2.6).
+    EspDummy = "esp_dummy",
+    /// Its payload is not GRE.
+    EspNextHeader = "esp_next_header",
+    /// Not between the hosts of its SA, or for a tunnel that another SA protects, or none.
+    EspSelector = "esp_selector",
+    /// A protected tunnel has no SA to send by.
+    EspNoOutbound = "esp_no_outbound_sa",
+    /// The SA has carried as many packets or bytes as it may.
+    EspLimit = "esp_hard_limit",
     /// IKE message that came on the ESP port while too many waited to be looked at.
     IkeFull = "drop_ike_full",
     /// Came while a tunnel socket's buffer was full.

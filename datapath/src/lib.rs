@@ -25,6 +25,7 @@ pub mod txq;
 pub mod bridge;
 pub mod fdb;
 // 3. through a tunnel
+pub mod esp;
 pub mod offload;
 pub mod tunnel;
 // how it runs

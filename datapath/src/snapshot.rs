@@ -4,12 +4,15 @@
 //! What must outlive a picture (sockets, the FDB, counters, a path's MTU) is held by `Arc` inside it, and the next
 //! picture shares it.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::counters::PortCounters;
+use crate::counters::{DropReason, PortCounters};
+use crate::esp::{InboundSa, OutboundSa};
 use crate::fdb::Fdb;
-use crate::port::{LocalPort, Underlay};
-use crate::tunnel::{Demux, Tunnel};
+use crate::port::{LocalPort, RxRoad, Underlay};
+use crate::tunnel::{Demux, Tunnel, Way};
 
 /// Index of a port in [`Snapshot::ports`]. Small and dense. Reused only after every worker has taken up a snapshot
 /// without the port and the port's FDB entries have been flushed.
@@ -19,6 +22,13 @@ pub struct PortId(pub u16);
 /// Index of a bridge in [`Snapshot::bridges`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BridgeId(pub u16);
+
+/// Index of a protected host pair in [`Snapshot::policies`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PolicyId(pub u16);
+
+/// Inbound SAs by SPI.
+pub type InboundSas = HashMap<u32, Arc<InboundSa>, foldhash::fast::RandomState>;
 
 /// OpenFlow port number, as the `ofport` column has it. 65534 is the bridge's own port, `LOCAL`.
 pub type OfPort = u16;
@@ -36,6 +46,25 @@ pub struct Snapshot {
     pub demux: Demux,
     /// Sockets that tunnel packets arrive on.
     pub underlays: Vec<Arc<Underlay>>,
+    /// By [`PolicyId`], with holes likewise.
+    pub policies: Vec<Option<Arc<Policy>>>,
+    /// What ESP packets are opened with.
+    pub inbound: InboundSas,
+}
+
+/// What IPsec protects: GRE between two hosts.
+#[derive(Debug)]
+pub struct Policy {
+    /// The name of a tunnel of it, for logs.
+    pub name: String,
+    /// This host, if the tunnels say.
+    pub local: Option<IpAddr>,
+    /// The other.
+    pub remote: IpAddr,
+    /// What packets are sent by; None while there is nothing.
+    pub outbound: Option<Arc<OutboundSa>>,
+    /// `options:plaintext=allow`: what cannot be sent in ESP goes in the clear, and is taken in the clear.
+    pub may_send_plain: bool,
 }
 
 /// A learning switch.
@@ -90,5 +119,32 @@ impl Snapshot {
     #[inline]
     pub fn bridge(&self, id: BridgeId) -> Option<&Arc<Bridge>> {
         self.bridges.get(usize::from(id.0))?.as_ref()
+    }
+
+    /// The host pair with that id.
+    #[inline]
+    pub fn policy(&self, id: PolicyId) -> Option<&Arc<Policy>> {
+        self.policies.get(usize::from(id.0))?.as_ref()
+    }
+
+    /// How a packet of `tunnel` goes out. In the clear only where nothing else was asked for.
+    ///
+    /// # Errors
+    /// It must be protected, and there is no SA.
+    #[inline]
+    pub fn way(&self, tunnel: &Tunnel) -> Result<Way<'_>, DropReason> {
+        let Some(id) = tunnel.policy else { return Ok(Way::Plain) };
+        match self.policy(id).map(|p| (p.outbound.as_deref(), p.may_send_plain)) {
+            Some((Some(sa), _)) => Ok(Way::Protected(sa)),
+            Some((None, true)) => Ok(Way::Plain),
+            Some((None, false)) | None => Err(DropReason::EspNoOutbound),
+        }
+    }
+
+    /// The longest frame (Ethernet header included) that passes through `tunnel` as it is. Until there is an SA the road with
+    /// the most headers is taken for granted.
+    #[inline]
+    pub fn max_frame(&self, tunnel: &Tunnel) -> usize {
+        tunnel.max_frame(self.way(tunnel).map_or(RxRoad::Udp, |way| way.road()))
     }
 }

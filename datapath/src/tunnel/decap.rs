@@ -35,6 +35,9 @@ pub fn decap(
     let Some(PortKind::Tunnel(tunnel)) = snapshot.port(id).map(|p| &p.kind) else {
         return Err(DropReason::GreNoTunnel);
     };
+    if tunnel.policy.is_some() {
+        return Err(DropReason::GrePlain);
+    }
     let data = packet.data.skip(len as u32);
     let frame = slab.get_mut(data);
     let mut vnet = VnetHdr::default();
@@ -45,7 +48,7 @@ pub fn decap(
             ecn::mark(frame, &ip, mark);
         }
     }
-    clamp_mss(frame, &vnet, tunnel.max_frame());
+    clamp_mss(frame, &vnet, snapshot.max_frame(tunnel));
     Ok((id, data, vnet))
 }
 

@@ -204,6 +204,7 @@ mod tests {
 
     use super::*;
     use crate::offload::{Fit, fit};
+    use crate::port::RxRoad;
     use crate::tunnel::TunnelConfig;
     use crate::vnet::VnetHdr;
     use crate::wire::parse::parse;
@@ -229,7 +230,10 @@ mod tests {
         for frame in frames {
             let ip = parse(frame).and_then(|p| p.ip);
             let mut encap = Encap::new(&tunnel, PortId(3), ip.as_ref(), &mut outbox).unwrap();
-            assert_eq!(fit(frame, &VnetHdr::default(), tunnel.max_frame(), &mut encap), Fit::Sent(1));
+            assert_eq!(
+                fit(frame, &VnetHdr::default(), tunnel.max_frame(RxRoad::Gre), &mut encap),
+                Fit::Sent(1)
+            );
             encap.finish();
             assert_eq!((encap.packets, encap.bytes, encap.full), (1, frame.len() as u64, false));
         }

@@ -13,6 +13,11 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 pub use demux::Demux;
 
+use crate::esp::{self, OutboundSa};
+use crate::port::RxRoad;
+use crate::snapshot::PolicyId;
+use crate::wire::udp;
+
 /// The outer TOS or traffic class. ECN bits are handled by RFC 6040 in either case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tos {
@@ -83,12 +88,41 @@ pub struct Tunnel {
     pub path_mtu: AtomicU32,
     /// Next GRE sequence number (RFC 2890).
     pub sequence: AtomicU32,
+    /// The host pair whose SAs protect it. Some: its packets leave and are taken in ESP only, but for what
+    /// [`crate::snapshot::Policy::may_send_plain`] allows.
+    pub policy: Option<PolicyId>,
+}
+
+/// How a packet of a tunnel goes out.
+#[derive(Debug, Clone, Copy)]
+pub enum Way<'a> {
+    /// As GRE in IP.
+    Plain,
+    /// In ESP.
+    Protected(&'a OutboundSa),
+}
+
+impl Way<'_> {
+    /// Which socket it goes by.
+    #[inline]
+    pub fn road(&self) -> RxRoad {
+        match self {
+            Way::Plain => RxRoad::Gre,
+            Way::Protected(sa) => sa.config.road.kind(),
+        }
+    }
 }
 
 impl Tunnel {
-    /// A tunnel over a path of that MTU.
+    /// A tunnel in the clear over a path of that MTU.
     pub fn new(config: TunnelConfig, source: Option<IpAddr>, path_mtu: u32) -> Tunnel {
-        Tunnel { config, source, path_mtu: AtomicU32::new(path_mtu), sequence: AtomicU32::new(0) }
+        Tunnel {
+            config,
+            source,
+            path_mtu: AtomicU32::new(path_mtu),
+            sequence: AtomicU32::new(0),
+            policy: None,
+        }
     }
 
     /// Bytes of GRE header that this tunnel sends.
@@ -102,8 +136,14 @@ impl Tunnel {
         if self.config.remote.is_ipv4() { 20 } else { 40 }
     }
 
-    /// The longest inner frame (Ethernet header included) that fits the path.
-    pub fn max_frame(&self) -> usize {
-        (self.path_mtu.load(Relaxed) as usize).saturating_sub(self.ip_len() + self.gre_len())
+    /// The longest inner frame (Ethernet header included) that fits the path on that road.
+    pub fn max_frame(&self, road: RxRoad) -> usize {
+        let packet = (self.path_mtu.load(Relaxed) as usize).saturating_sub(self.ip_len());
+        let gre = match road {
+            RxRoad::Gre => packet,
+            RxRoad::Esp => esp::room(packet),
+            RxRoad::Udp => esp::room(packet.saturating_sub(udp::HEADER)),
+        };
+        gre.saturating_sub(self.gre_len())
     }
 }

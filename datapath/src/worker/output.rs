@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::forward::Passing;
 use crate::counters::{DropCell, DropReason, bump};
 use crate::offload::{Coalescer, Fit, FrameSink, fit};
-use crate::port::{LocalPort, Refusal, TxPacket, Underlay};
+use crate::port::{LocalPort, Refusal, RxRoad, TxPacket, Underlay};
 use crate::slab::Slab;
 use crate::snapshot::{Port, PortId, PortKind, Snapshot};
 use crate::tunnel::Tunnel;
@@ -111,6 +111,9 @@ impl Outputs {
         vnet: &VnetHdr,
         refused: &mut dyn FnMut(&TxPacket, Refusal),
     ) -> Fit {
+        if tunnel.policy.is_some() {
+            return Fit::Dropped(DropReason::EspNoOutbound);
+        }
         let underlay = if tunnel.config.remote.is_ipv4() { &mut self.v4 } else { &mut self.v6 };
         if underlay.outbox.as_ref().is_some_and(|o| o.short_of(OUTBOX_BYTES, OUTBOX_PACKETS)) {
             underlay.flush(refused);
@@ -120,7 +123,7 @@ impl Outputs {
         let Some(mut encap) = Encap::new(tunnel, port.id, inner.as_ref(), outbox) else {
             return Fit::Dropped(DropReason::UnderlayTx);
         };
-        let fitted = fit(frame, vnet, tunnel.max_frame(), &mut encap);
+        let fitted = fit(frame, vnet, tunnel.max_frame(RxRoad::Gre), &mut encap);
         encap.finish();
         let cell = port.counters.cell(self.worker);
         bump(&cell.tx_packets, encap.packets);
