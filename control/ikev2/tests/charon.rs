@@ -1,5 +1,6 @@
 //! Conversations of strongSwan with itself, message by message: every key that charon logged is derived here too, and
 //! every message opens under it. Real SK payloads, real nonces, PRFs of all three hashes.
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests too
 
 use std::collections::HashMap;
 
