@@ -1,6 +1,7 @@
 //! Running programs: a command line in, status and text out; and waiting by polling.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -101,6 +102,12 @@ pub fn poll_within<T>(limit: Duration, what: &str, mut done: impl FnMut() -> Opt
         assert!(start.elapsed() < limit, "waited {limit:?} in vain for {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// A program of this package, which cargo builds beside the tests.
+pub fn helper(name: &str) -> PathBuf {
+    let me = std::env::current_exe().expect("our own path");
+    me.parent().and_then(|deps| deps.parent()).expect("a target directory").join(name)
 }
 
 /// Sends a signal ("TERM", "KILL", …) to one process.

@@ -1,4 +1,4 @@
-//! A machine with a kernel of its own, for peers that the kernel under test may lack: gretap and kernel Open vSwitch.
+//! A machine with a kernel of its own, for peers that the kernel under test may lack: gretap, kernel Open vSwitch, ESP.
 
 use std::io::Write;
 use std::path::Path;
@@ -6,7 +6,15 @@ use std::process::{Child, Command, Stdio};
 
 use crate::cli::{self, Out, poll};
 use crate::netns::Netns;
-use crate::topology::{Host, Place, UNDERLAY};
+use crate::topology::{Host, Place, Shell, UNDERLAY, UNDERLAY6};
+
+/// Where a guest serves its shell.
+const SHELL: &str = "192.0.2.2:7000";
+
+/// The program that talks to it.
+fn client() -> String {
+    cli::helper("remote").to_str().expect("a path in UTF-8").to_owned()
+}
 
 /// A booted guest on the far end of a host's `u0`. It ends when dropped.
 /// ```text
@@ -29,7 +37,10 @@ impl Guest<'_> {
         let wire = Netns::new("wire");
         host.ns.veth("u0", &wire, "w0", 1500);
         host.ns.nic("u0");
-        host.ns.sh(&format!("ip addr add {}/24 dev u0", UNDERLAY[0]));
+        host.ns.sh(&format!(
+            "ip addr add {}/24 dev u0; ip -6 addr add {}/64 dev u0 nodad",
+            UNDERLAY[0], UNDERLAY6[0]
+        ));
         // User Mode Linux's TAP driver takes no superframes
         wire.sh("ethtool -K w0 tx off tso off gso off gro off >/dev/null
             ip tuntap add tap0 mode tap
@@ -54,39 +65,61 @@ impl Guest<'_> {
             cli::output(host.cmd("ping").args(["-c1", "-W1", UNDERLAY[1]])).success().then_some(())
         };
         poll("the guest", answers);
-        Guest { vm, host, _wire: wire }
+        let guest = Guest { vm, host, _wire: wire };
+        guest.sh(&format!("ip -6 addr add {}/64 dev eth0 nodad", UNDERLAY6[1]));
+        guest
     }
 
-    /// A shell script in the guest, whatever its status; what it says on either output is in `stdout`.
+    /// Unpacks a package in the guest that cannot be installed beside the host's own.
     #[track_caller]
-    pub fn try_sh(&self, script: &str) -> Out {
-        let mut nc = self
+    pub fn install(&self, package: &str) {
+        let peer = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest/peer");
+        let dir = cli::run(Command::new(peer).arg(package));
+        self.sh(&format!("tar -C {dir} -c . | tar -C / -x --keep-directory-symlink"));
+    }
+
+    /// What the kernel needs for ESP and GRE over either IP version, loaded before packets have to wait for it.
+    pub fn load_esp(&self) {
+        self.sh("modprobe -qa ip_gre ip6_gre esp4 esp6 xfrm_user seqiv gcm || true");
+    }
+}
+
+impl Shell for Guest<'_> {
+    /// What the script says on either output is in `stdout`.
+    #[track_caller]
+    fn try_sh(&self, script: &str) -> Out {
+        let mut remote = self
             .host
-            .bound("timeout")
-            .args(["60", "busybox", "nc", UNDERLAY[1], "7000"])
+            .bound(&client())
+            .args([SHELL, "90"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("busybox nc");
-        let mut stdin = nc.stdin.take().expect("its standard input");
-        writeln!(stdin, "{{ ( set -e\n{script}\n) </dev/null 2>&1; echo \"status=$?\"; exit; }}")
-            .expect("the guest reads");
-        let text = nc.wait_with_output().expect("the guest's answer");
+            .expect("the program remote");
+        let mut stdin = remote.stdin.take().expect("its standard input");
+        stdin.write_all(script.as_bytes()).expect("it reads");
         drop(stdin);
-        let text = String::from_utf8_lossy(&text.stdout).into_owned();
-        let (stdout, code) = text.rsplit_once("status=").unwrap_or((&text, "255"));
+        let out = remote.wait_with_output().expect("the guest's answer");
         Out {
             line: script.to_owned(),
-            code: code.trim().parse().unwrap_or(255),
-            stdout: stdout.to_owned(),
+            code: out.status.code().unwrap_or(255),
+            stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
             stderr: String::new(),
         }
     }
+}
 
-    /// A shell script in the guest; every line must succeed.
-    #[track_caller]
-    pub fn sh(&self, script: &str) -> String {
-        self.try_sh(script).ok()
+/// A program in the guest, by a client on the host. The words may hold nothing that a shell would take apart.
+impl Place for Guest<'_> {
+    fn cmd(&self, program: &str) -> Command {
+        let mut c = self.host.cmd(&client());
+        c.args([SHELL, "600", program]);
+        c
+    }
+    fn bound(&self, program: &str) -> Command {
+        let mut c = self.host.bound(&client());
+        c.args([SHELL, "600", program]);
+        c
     }
 }
 

@@ -8,8 +8,14 @@ pub mod cli;
 pub mod daemon;
 pub mod engine;
 pub mod guest;
+pub mod interop;
+pub mod libreswan;
 pub mod netns;
 pub mod ovs;
+pub mod ovs_ipsec;
+pub mod pcap;
+pub mod pki;
+pub mod strongswan;
 pub mod topology;
 pub mod traffic;
 

@@ -17,6 +17,32 @@ pub trait Place {
     fn bound(&self, program: &str) -> Command;
 }
 
+/// Somewhere that runs shell scripts: a host or a guest.
+pub trait Shell {
+    /// A script, whatever its status; it ends at the first command that fails.
+    fn try_sh(&self, script: &str) -> Out;
+
+    /// A script; every line must succeed. Gives what it says.
+    #[track_caller]
+    fn sh(&self, script: &str) -> String {
+        self.try_sh(script).ok()
+    }
+
+    /// Writes a text file, whose directories it makes. Nobody else may read it.
+    #[track_caller]
+    fn put(&self, path: &str, text: &str) {
+        self.sh(&format!(
+            "umask 077\nmkdir -p \"$(dirname {path})\"\ncat >{path} <<'END OF FILE'\n{text}\nEND OF FILE"
+        ));
+    }
+}
+
+impl Shell for Host {
+    fn try_sh(&self, script: &str) -> Out {
+        self.ns.try_sh(script)
+    }
+}
+
 impl Place for Netns {
     fn cmd(&self, program: &str) -> Command {
         Netns::cmd(self, program)

@@ -1,6 +1,5 @@
 //! Traffic between two places, and what became of it.
 
-use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
@@ -155,19 +154,13 @@ pub fn tcp(from: &dyn Place, to: &dyn Place, ip: &str, bytes: u64) {
 }
 
 fn spawn(at: &dyn Place, args: &[&str]) -> Child {
-    let program = helper();
+    let program = cli::helper("traffic");
     at.bound(program.to_str().expect("a path in UTF-8"))
         .args(args)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .expect("the traffic program")
-}
-
-/// The program `traffic`, which cargo builds beside the tests.
-fn helper() -> PathBuf {
-    let me = std::env::current_exe().expect("our own path");
-    me.parent().and_then(|deps| deps.parent()).expect("a target directory").join("traffic")
 }
 
 #[track_caller]

@@ -1,6 +1,6 @@
 //! The harness itself: real engines, a capture, traffic and the guest, with no switch between the hosts.
 
-use harness::topology::{reaches, two_hosts};
+use harness::topology::{Shell, reaches, two_hosts};
 use harness::{Capture, Host, guest::Guest, traffic};
 
 /// ```text

@@ -1,7 +1,7 @@
 //! GRE with the kernel's own ends, in a guest: gretap, and the kernel datapath of Open vSwitch.
 
 use harness::guest::Guest;
-use harness::topology::{UNDERLAY, reaches};
+use harness::topology::{Shell, UNDERLAY, reaches};
 use harness::{Container, Host, cli, traffic};
 
 /// ```text
@@ -17,7 +17,7 @@ fn host() -> Host {
 const FAR: &str = "10.0.42.1";
 
 /// The guest's program for the far end of the transfers: an iperf3 server that stays.
-const SERVE: &str = "iperf3 -s -D --logfile /tmp/iperf3.log";
+const SERVE: &str = "iperf3 -s -D --logfile /run/iperf3.log";
 
 /// Payloads of ICMP echoes, up to what must be fragmented before it enters the tunnel.
 const SIZES: [u32; 5] = [0, 1000, 1434, 1472, 3000];
@@ -82,9 +82,9 @@ fn kernel_open_vswitch() {
     // ovs-vswitchd 3.1 counts no CPU, and starts no upcall handler, within 10 s of boot
     guest.sh(&format!(
         "modprobe openvswitch; modprobe vport-gre 2>/dev/null || true
-         mkdir -p /run/openvswitch /tmp/ovs; export OVS_DBDIR=/tmp/ovs OVS_LOGDIR=/tmp/ovs
-         ovsdb-tool create /tmp/ovs/conf.db /usr/share/openvswitch/vswitch.ovsschema
-         ovsdb-server /tmp/ovs/conf.db --remote=punix:/run/openvswitch/db.sock --detach --pidfile
+         mkdir -p /run/openvswitch /run/ovs; export OVS_DBDIR=/run/ovs OVS_LOGDIR=/run/ovs
+         ovsdb-tool create /run/ovs/conf.db /usr/share/openvswitch/vswitch.ovsschema
+         ovsdb-server /run/ovs/conf.db --remote=punix:/run/openvswitch/db.sock --detach --pidfile
          ovs-vsctl --no-wait init
          while awk '{{exit !($1 < 10.5)}}' /proc/uptime; do sleep 0.2; done
          ovs-vswitchd --detach --pidfile 2>/dev/null || /usr/lib/openvswitch-switch/ovs-vswitchd --detach --pidfile
