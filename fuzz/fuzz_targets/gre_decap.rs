@@ -68,7 +68,7 @@ fuzz_target!(|data: &[u8]| {
         let dst = if choice & 4 == 0 { HERE } else { SENDERS[3] };
         let before = slab.get(data).to_vec();
         let packet = RxPacket { data, road: RxRoad::Gre, src, src_port: 0, dst, tos: *tos };
-        let Ok((port, frame, vnet)) = decap(snapshot, slab, &packet) else { return };
+        let Ok((port, frame, vnet)) = decap(snapshot, slab, &packet, 0) else { return };
 
         let port = snapshot.port(port).expect("a port that is there");
         assert!(matches!(&port.kind, PortKind::Tunnel(t) if t.config.remote == src));

@@ -15,8 +15,17 @@ pub fn spi(packet: &[u8]) -> Option<u32> {
     packet.first_chunk().map(|b| u32::from_be_bytes(*b))
 }
 
+/// What an SA vouches for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// Where in the packet the GRE packet lies.
+    pub payload: Range<usize>,
+    /// None that was sent later has come before it.
+    pub newest: bool,
+}
+
 impl InboundSa {
-    /// Opens `packet` in place at `now` (seconds) and returns where the GRE packet lies in it:
+    /// Opens `packet` in place at `now` (seconds):
     /// 1. it must be long enough, and end where four bytes end;
     /// 2. the SA must not be used up;
     /// 3. the high half of the sequence number follows from the low one, and it must not have come before;
@@ -27,7 +36,7 @@ impl InboundSa {
     /// # Errors
     /// Why the packet goes no further. Its bytes are then of no use.
     #[inline]
-    pub fn open(&self, packet: &mut [u8], now: u32) -> Result<Range<usize>, DropReason> {
+    pub fn open(&self, packet: &mut [u8], now: u32) -> Result<Opened, DropReason> {
         let low = sequence(packet).ok_or(DropReason::EspMalformed)?;
         if self.is_used_up() {
             return Err(DropReason::EspLimit);
@@ -38,12 +47,12 @@ impl InboundSa {
 
         let aad = Aad { spi: self.config.spi, number, esn: self.config.esn };
         let plain = decrypt(&self.key, aad, packet).map_err(|_| self.wrong(number))?;
-        self.window.claim(number).map_err(|stale| self.stale(stale))?;
+        let newest = self.window.claim(number).map_err(|stale| self.stale(stale))?;
 
         let unpadded = unpad(plain);
         self.count(unpadded.map_or(0, |(len, _)| len) as u64, now);
         match unpadded? {
-            (len, proto::GRE) => Ok(PAYLOAD..PAYLOAD + len),
+            (len, proto::GRE) => Ok(Opened { payload: PAYLOAD..PAYLOAD + len, newest }),
             (_, proto::NO_NEXT_HEADER) => Err(DropReason::EspDummy),
             _ => Err(DropReason::EspNextHeader),
         }
@@ -125,8 +134,9 @@ mod tests {
                 let mut packet = sealed(&out, &payload);
                 prop_assert_eq!(packet.len(), sealed_len(payload.len()));
                 prop_assert_eq!(spi(&packet), Some(SPI));
-                let range = back.open(&mut packet, 7).unwrap();
-                prop_assert_eq!(&packet[range], &payload[..]);
+                let opened = back.open(&mut packet, 7).unwrap();
+                prop_assert_eq!(&packet[opened.payload], &payload[..]);
+                prop_assert!(opened.newest);
                 let usage = back.usage();
                 prop_assert_eq!((usage.packets, usage.sequence, usage.last), (number, number, Some(7)));
                 prop_assert_eq!(usage.bytes, number * payload.len() as u64);
@@ -154,7 +164,7 @@ mod tests {
 
     fn open(sa: &InboundSa, packet: &[u8]) -> Result<Vec<u8>, DropReason> {
         let mut packet = packet.to_vec();
-        sa.open(&mut packet, 0).map(|range| packet[range].to_vec())
+        sa.open(&mut packet, 0).map(|opened| packet[opened.payload].to_vec())
     }
 
     /// A packet of number 1 around that plaintext, whatever it is.

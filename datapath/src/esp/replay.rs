@@ -79,12 +79,13 @@ impl ReplayWindow {
         }
     }
 
-    /// Takes `number`, once the ICV has been verified. Of any number of callers with the same number one succeeds.
+    /// Takes `number`, once the ICV has been verified, and says whether it is the highest so far. Of any number of callers with
+    /// the same number one succeeds.
     ///
     /// # Errors
     /// Another has taken it meanwhile, or the window has moved past it.
     #[inline]
-    pub fn claim(&self, number: u64) -> Result<(), Stale> {
+    pub fn claim(&self, number: u64) -> Result<bool, Stale> {
         self.in_window(number)?;
         let place = Place::of(number, self.words.len());
         let Some(word) = self.words.get(place.index) else { return Err(Stale::TooOld) };
@@ -95,8 +96,7 @@ impl ReplayWindow {
                 Err(now) => seen = now,
             }
         }
-        self.top.fetch_max(number, Relaxed);
-        Ok(())
+        Ok(self.top.fetch_max(number, Relaxed) < number)
     }
 
     /// The 64-bit number whose low half is `low`: the first at or behind the window's left edge (RFC 4303

@@ -28,4 +28,4 @@ pub use recognize::recognize;
 pub use too_big::{MAX_ANSWER, too_big};
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

@@ -1,24 +1,28 @@
-//! Inward: from a GRE packet to the frame in it and the port it came by.
+//! Inward: from a GRE or ESP packet to the frame in it and the port it came by.
+
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::counters::DropReason;
+use crate::esp::{self, InboundSa, Road};
 use crate::offload::{clamp_mss, recognize};
-use crate::port::RxPacket;
+use crate::port::{RxPacket, RxRoad};
 use crate::slab::{Piece, Slab};
-use crate::snapshot::{PortId, PortKind, Snapshot};
-use crate::tunnel::ecn;
+use crate::snapshot::{PolicyId, PortId, PortKind, Snapshot};
+use crate::tunnel::{Tunnel, ecn};
 use crate::vnet::VnetHdr;
 use crate::wire::ethernet;
 use crate::wire::gre::{self, Gre};
 use crate::wire::parse::{Ip, Link};
 
-/// Takes the frame out of `packet`, which lies in `slab`.
+/// Takes the frame out of `packet`, which lies in `slab`, at `now` (seconds).
 ///
-/// 1. The GRE header must be one that RFC 2784 and RFC 2890 let us process, its checksum, if present, right;
-/// 2. the payload must be Ethernet;
-/// 3. a tunnel must want it (the sequence number is not looked at: frames may arrive in any order);
-/// 4. what the kernel has merged or left unfinished is given the offload header that it came without;
-/// 5. the outer congestion mark moves inward (RFC 6040);
-/// 6. a SYN's maximum segment size comes down to what the way back can carry.
+/// 1. ESP is opened by the SA that its SPI names, and must come from the SA's other end to this one (RFC 4303 section 3.4);
+/// 2. the GRE header must be one that RFC 2784 and RFC 2890 let us process, its checksum, if present, right;
+/// 3. the payload must be Ethernet;
+/// 4. a tunnel must want it, in what it came in (the GRE sequence number is not looked at: frames may arrive in any order);
+/// 5. what the kernel has merged or left unfinished is given the offload header that it came without;
+/// 6. the outer congestion mark moves inward (RFC 6040);
+/// 7. a SYN's maximum segment size comes down to what the way back can carry.
 ///
 /// # Errors
 /// Why the packet goes no further.
@@ -26,8 +30,16 @@ pub fn decap(
     snapshot: &Snapshot,
     slab: &mut Slab,
     packet: &RxPacket,
+    now: u32,
 ) -> Result<(PortId, Piece, VnetHdr), DropReason> {
-    let (header, len) = decode(slab.get(packet.data))?;
+    let (packet, protector) = match packet.road {
+        RxRoad::Gre => (*packet, None),
+        RxRoad::Esp | RxRoad::Udp => {
+            let (data, sa) = open(snapshot, slab, packet, now)?;
+            (RxPacket { data, ..*packet }, Some(sa.policy))
+        }
+    };
+    let (header, len) = decode(slab.get(packet.data), packet.road)?;
     if header.protocol != ethernet::TEB {
         return Err(DropReason::GreProtocol);
     }
@@ -35,14 +47,15 @@ pub fn decap(
     let Some(PortKind::Tunnel(tunnel)) = snapshot.port(id).map(|p| &p.kind) else {
         return Err(DropReason::GreNoTunnel);
     };
-    if tunnel.policy.is_some() {
-        return Err(DropReason::GrePlain);
-    }
+    admit(snapshot, tunnel, protector)?;
     let data = packet.data.skip(len as u32);
     let frame = slab.get_mut(data);
     let mut vnet = VnetHdr::default();
     if let Some(ip) = Link::parse(frame).and_then(|link| Ip::parse(frame, &link)) {
-        vnet = recognize(frame, &ip);
+        // no kernel has had its hands on what comes out of ESP
+        if packet.road == RxRoad::Gre {
+            vnet = recognize(frame, &ip);
+        }
         let mark = ecn::decapsulate(ip.ecn(), packet.tos).ok_or(DropReason::EcnDrop)?;
         if mark != ip.ecn() {
             ecn::mark(frame, &ip, mark);
@@ -52,9 +65,47 @@ pub fn decap(
     Ok((id, data, vnet))
 }
 
+/// Opens an ESP packet in its place. Gives the GRE packet in it and the SA that vouches for it.
+fn open<'a>(
+    snapshot: &'a Snapshot,
+    slab: &mut Slab,
+    packet: &RxPacket,
+    now: u32,
+) -> Result<(Piece, &'a InboundSa), DropReason> {
+    let bytes = slab.get_mut(packet.data);
+    let spi = esp::open::spi(bytes).ok_or(DropReason::EspMalformed)?;
+    let sa = snapshot.inbound.get(&spi).ok_or(DropReason::EspNoSa)?;
+    if (packet.src, packet.dst) != (sa.config.remote, sa.config.local) {
+        return Err(DropReason::EspSelector);
+    }
+    let opened = sa.open(bytes, now)?;
+    if let (Road::Udp { remote_port, .. }, RxRoad::Udp) = (&sa.config.road, packet.road)
+        && opened.newest
+        && remote_port.load(Relaxed) != packet.src_port
+    {
+        remote_port.store(packet.src_port, Relaxed);
+    }
+    let range = opened.payload;
+    Ok((Piece { off: packet.data.off + range.start as u32, len: range.len() as u32 }, sa))
+}
+
+/// Whether `tunnel` takes a packet that the SA of policy `protector` vouches for, or nobody. What it must be protected by, it
+/// must be protected by (RFC 4301 section 5.2).
+fn admit(snapshot: &Snapshot, tunnel: &Tunnel, protector: Option<PolicyId>) -> Result<(), DropReason> {
+    match (tunnel.policy, protector) {
+        (wanted, Some(_)) if wanted == protector => Ok(()),
+        (_, Some(_)) => Err(DropReason::EspSelector),
+        (None, None) => Ok(()),
+        (Some(wanted), None) => {
+            let policy = snapshot.policy(wanted);
+            if policy.is_some_and(|p| p.may_send_plain) { Ok(()) } else { Err(DropReason::GrePlain) }
+        }
+    }
+}
+
 /// The GRE header and its length. Of packets that the kernel has merged it has verified each checksum, and left that of the
 /// first.
-fn decode(packet: &[u8]) -> Result<(Gre, usize), DropReason> {
+fn decode(packet: &[u8], road: RxRoad) -> Result<(Gre, usize), DropReason> {
     let why = |discard| match discard {
         gre::Discard::Short => DropReason::Malformed,
         gre::Discard::Unsupported => DropReason::GreUnsupported,
@@ -64,7 +115,7 @@ fn decode(packet: &[u8]) -> Result<(Gre, usize), DropReason> {
         let (header, len) = gre::decode_unverified(packet).map_err(why)?;
         let frame = packet.get(len..).unwrap_or(&[]);
         let ip = Link::parse(frame).and_then(|link| Ip::parse(frame, &link));
-        let merged = ip.is_some_and(|ip| recognize(frame, &ip).needs_csum());
+        let merged = road == RxRoad::Gre && ip.is_some_and(|ip| recognize(frame, &ip).needs_csum());
         if merged { Ok((header, len)) } else { Err(why(discard)) }
     })
 }

@@ -1,183 +1,224 @@
 //! Outward: the outer headers, written straight into the underlay's send buffer in front of the room where the
-//! offloads then put the inner frame.
+//! offloads then put the inner frame. ESP is sealed there, too.
 
 use std::net::IpAddr;
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::counters::DropReason;
+use crate::esp::{self, Road};
 use crate::offload::FrameSink;
-use crate::port::TxPacket;
+use crate::port::{DEFAULT_TTL, RxRoad};
 use crate::snapshot::PortId;
-use crate::tunnel::{Tos, Ttl, Tunnel, ecn};
+use crate::tunnel::{Outbox, Tos, Ttl, Tunnel, Way, ecn};
 use crate::wire::gre::{self, Gre};
 use crate::wire::parse::Ip;
-use crate::wire::{ethernet, ipv4, ipv6, proto};
+use crate::wire::{ethernet, ipv4, ipv6, proto, put16, udp};
 
-/// The TTL of an outer packet when nothing else says.
-const DEFAULT_TTL: u8 = 64;
-
-/// Packets of one worker that wait for the end of the batch, contiguous in one buffer.
-#[derive(Debug)]
-pub struct Outbox {
-    buf: Box<[u8]>,
-    used: usize,
-    packets: Vec<TxPacket>,
-}
-
-impl Outbox {
-    const BYTES: usize = 512 * 1024;
-    const PACKETS: usize = 1024;
-
-    /// An empty outbox. Its pages are touched only when used.
-    pub fn new() -> Outbox {
-        Outbox {
-            buf: vec![0; Self::BYTES].into_boxed_slice(),
-            used: 0,
-            packets: Vec::with_capacity(Self::PACKETS),
-        }
-    }
-
-    /// Whether a frame that may become `bytes` on the wire, or `packets` packets, might not fit any more.
-    pub fn short_of(&self, bytes: usize, packets: usize) -> bool {
-        self.buf.len() - self.used < bytes || Self::PACKETS - self.packets.len() < packets
-    }
-
-    /// What waits.
-    pub fn packets(&self) -> (&[u8], &[TxPacket]) {
-        (&self.buf, &self.packets)
-    }
-
-    /// Forget all.
-    pub fn clear(&mut self) {
-        self.used = 0;
-        self.packets.clear();
-    }
-
-    /// Room for one packet of `len` bytes; None when full.
-    fn reserve(&mut self, len: usize, frame: usize, dst: IpAddr, port: PortId) -> Option<&mut [u8]> {
-        if self.short_of(len, 1) {
-            return None;
-        }
-        let start = self.used;
-        self.used += len;
-        self.packets
-            .push(TxPacket { frame: frame as u32, ..TxPacket::raw(start as u32, len as u32, dst, port) });
-        self.buf.get_mut(start..start + len)
-    }
-
-    /// The packet that was reserved last.
-    fn last(&mut self) -> Option<&mut [u8]> {
-        let p = self.packets.last()?;
-        self.buf.get_mut(p.start as usize..(p.start + p.len) as usize)
-    }
-}
-
-impl Default for Outbox {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// The longest outer header: IPv6, and GRE with checksum, key and sequence number.
-const MAX_HEAD: usize = ipv6::HEADER + gre::MAX_HEADER;
+/// The longest outer headers: IPv6, ESP with its IV, and GRE with checksum, key and sequence number.
+const MAX_HEAD: usize = ipv6::HEADER + esp::PAYLOAD + gre::MAX_HEADER;
 
 /// The sink for the frames that one frame becomes on its way into one tunnel.
 ///
-/// 1. [`Encap::new`] makes the outer IP and GRE headers once;
-/// 2. [`FrameSink::slot`] reserves a packet, copies them in and sets length and sequence number;
+/// 1. [`Encap::new`] makes the outer headers once;
+/// 2. [`FrameSink::slot`] finds room for a packet, copies them in and sets lengths and sequence numbers;
 /// 3. the offload fills the slot with the inner frame;
-/// 4. the next `slot`, or [`Encap::finish`], closes the packet: its GRE checksum, if any, needs the whole frame.
+/// 4. the next `slot`, or [`Encap::finish`], closes the packet: its GRE checksum, if any, needs the whole frame, and so does
+///    ESP. Only then does it wait to be sent: what was not closed never is.
 #[derive(Debug)]
 pub struct Encap<'a> {
     tunnel: &'a Tunnel,
     port: PortId,
+    way: Way<'a>,
+    now: u32,
     outbox: &'a mut Outbox,
+    layout: Layout,
     head: [u8; MAX_HEAD],
-    open: bool,
+    tos: u8,
+    ttl: u8,
+    open: Option<Open>,
     /// Packets made.
     pub packets: u64,
     /// Inner bytes in them.
     pub bytes: u64,
-    /// A slot was asked for and there was no room.
-    pub full: bool,
+    /// Why a slot that was asked for was not given.
+    pub refused: Option<DropReason>,
+}
+
+/// A packet whose frame is being written.
+#[derive(Debug)]
+struct Open {
+    len: usize,
+    frame: usize,
+    /// Its ESP sequence number.
+    number: u64,
+}
+
+/// Where things stand in a packet's bytes.
+#[derive(Debug, Clone, Copy)]
+struct Layout {
+    road: RxRoad,
+    /// Bytes of IP header; a UDP socket makes it itself.
+    ip: usize,
+    /// Where the GRE header starts.
+    gre: usize,
+    /// Where the frame starts.
+    frame: usize,
+    /// Bytes of headers that the socket makes.
+    unseen: usize,
+}
+
+impl Layout {
+    fn new(tunnel: &Tunnel, road: RxRoad) -> Layout {
+        let (ip, gre, unseen) = match (road, tunnel.ip_len()) {
+            (RxRoad::Gre, ip) => (ip, ip, 0),
+            (RxRoad::Esp, ip) => (ip, ip + esp::PAYLOAD, 0),
+            (RxRoad::Udp, ip) => (0, esp::PAYLOAD, ip + udp::HEADER),
+        };
+        Layout { road, ip, gre, frame: gre + tunnel.gre_len(), unseen }
+    }
+
+    /// Bytes of GRE packet with a frame of `frame` bytes.
+    fn gre_packet(&self, frame: usize) -> usize {
+        self.frame - self.gre + frame
+    }
+
+    /// Bytes of the whole packet. None: more than fit the fields that say how many, whatever the path would take.
+    fn packet(&self, frame: usize) -> Option<usize> {
+        let gre = self.gre_packet(frame);
+        let len = self.ip + if self.road == RxRoad::Gre { gre } else { esp::sealed_len(gre) };
+        (self.unseen + len <= usize::from(u16::MAX)).then_some(len)
+    }
 }
 
 impl<'a> Encap<'a> {
-    /// A sink for `port`'s tunnel and a frame with the IP packet `inner` in it. None while an IPv6 tunnel has no source address.
+    /// A sink for `port`'s tunnel at `now` (seconds), and a frame with the IP packet `inner` in it. None while an IPv6 tunnel has
+    /// no source address.
     pub fn new(
         tunnel: &'a Tunnel,
         port: PortId,
+        way: Way<'a>,
         inner: Option<&Ip>,
+        now: u32,
         outbox: &'a mut Outbox,
     ) -> Option<Encap<'a>> {
-        let head = headers(tunnel, inner)?;
-        Some(Encap { tunnel, port, outbox, head, open: false, packets: 0, bytes: 0, full: false })
+        let (tos, ttl) = marks(tunnel, inner);
+        let layout = Layout::new(tunnel, way.road());
+        let head = headers(tunnel, way, &layout, tos, ttl)?;
+        let (open, packets, bytes, refused) = (None, 0, 0, None);
+        Some(Encap { tunnel, port, way, now, outbox, layout, head, tos, ttl, open, packets, bytes, refused })
     }
 
     /// Closes the last packet.
     pub fn finish(&mut self) {
-        if !std::mem::take(&mut self.open) || !self.tunnel.config.csum {
-            return;
+        if self.open.take().is_some_and(|open| self.close(&open).is_none()) {
+            self.refused = Some(DropReason::TooBig);
         }
-        let ip_len = self.tunnel.ip_len();
-        if let Some(packet) = self.outbox.last().and_then(|p| p.get_mut(ip_len..)) {
-            gre::fill_checksum(packet);
+    }
+
+    fn close(&mut self, open: &Open) -> Option<()> {
+        let config = &self.tunnel.config;
+        let packet = self.outbox.room(open.len)?;
+        let gre_packet = self.layout.gre_packet(open.frame);
+        if config.csum {
+            gre::fill_checksum(packet.get_mut(self.layout.gre..)?.get_mut(..gre_packet)?);
         }
+        if let Way::Protected(sa) = self.way
+            && !sa.seal(open.number, gre_packet, packet.get_mut(self.layout.ip..)?)
+        {
+            return None;
+        }
+        let packet = self.outbox.push(open.len, config.remote, self.port)?;
+        packet.frame = open.frame as u32;
+        if let Way::Protected(sa) = self.way
+            && let Road::Udp { remote_port, .. } = &sa.config.road
+        {
+            packet.dst_port = remote_port.load(Relaxed);
+            packet.src = Some(sa.config.local);
+            (packet.tos, packet.ttl, packet.df) = (self.tos, self.ttl, config.df);
+        }
+        self.packets += 1;
+        self.bytes += open.frame as u64;
+        Some(())
+    }
+
+    /// Begins a packet whose frame is of `frame` bytes.
+    fn begin(&mut self, frame: usize) -> Result<Open, DropReason> {
+        let len = self.layout.packet(frame).ok_or(DropReason::NoRoom)?;
+        let room = self.outbox.room(len).and_then(|packet| packet.get_mut(..self.layout.frame));
+        let head = room.ok_or(DropReason::NoRoom)?;
+        let number = match self.way {
+            Way::Plain => 0,
+            Way::Protected(sa) => {
+                let bytes = self.layout.gre_packet(frame) as u64;
+                sa.number(bytes, self.now).ok_or(DropReason::EspLimit)?
+            }
+        };
+        if let Some(headers) = self.head.get(..self.layout.frame) {
+            head.copy_from_slice(headers);
+        }
+        match self.layout.ip {
+            0 => {}
+            ipv4::HEADER => put16(head, 2, len as u16),
+            ip => put16(head, 4, (len - ip) as u16),
+        }
+        if self.tunnel.config.seq
+            && let Some(field) = head.last_chunk_mut()
+        {
+            *field = self.tunnel.sequence.fetch_add(1, Relaxed).to_be_bytes();
+        }
+        Ok(Open { len, frame, number })
     }
 }
 
 impl FrameSink for Encap<'_> {
     fn slot(&mut self, len: usize) -> Option<&mut [u8]> {
         self.finish();
-        let (ip_len, gre_len) = (self.tunnel.ip_len(), self.tunnel.gre_len());
-        let total = ip_len + gre_len + len;
-        // the outer length must fit its field, whatever the path would take
-        let packet = match u16::try_from(total) {
-            Ok(_) => self.outbox.reserve(total, len, self.tunnel.config.remote, self.port),
-            Err(_) => None,
-        };
-        let Some(packet) = packet else {
-            self.full = true;
-            return None;
-        };
-        let (head, frame) = packet.split_at_mut_checked(ip_len + gre_len)?;
-        head.copy_from_slice(self.head.get(..ip_len + gre_len)?);
-        let (field, value) = if ip_len == ipv4::HEADER { (2, total) } else { (4, total - ip_len) };
-        head.get_mut(field..field + 2)?.copy_from_slice(&(value as u16).to_be_bytes());
-        if self.tunnel.config.seq {
-            let n = self.tunnel.sequence.fetch_add(1, Relaxed);
-            let at = ip_len + gre_len - 4;
-            head.get_mut(at..)?.copy_from_slice(&n.to_be_bytes());
+        match self.begin(len) {
+            Ok(open) => {
+                let total = self.open.insert(open).len;
+                self.outbox.room(total)?.get_mut(self.layout.frame..)?.get_mut(..len)
+            }
+            Err(why) => {
+                self.refused = Some(why);
+                None
+            }
         }
-        self.open = true;
-        self.packets += 1;
-        self.bytes += len as u64;
-        Some(frame)
     }
 }
 
-/// The outer headers, lengths and sequence number still zero. The IPv4 header checksum too: the kernel sets it on
-/// everything that a raw socket sends (raw(7)).
-fn headers(tunnel: &Tunnel, inner: Option<&Ip>) -> Option<[u8; MAX_HEAD]> {
+/// The outer TOS and TTL.
+fn marks(tunnel: &Tunnel, inner: Option<&Ip>) -> (u8, u8) {
     let c = &tunnel.config;
     let inner_tos = inner.map_or(0, |ip| ip.tos);
     let dscp = match c.tos {
         Tos::Fixed(tos) => tos & !3,
         Tos::Inherit => inner_tos & !3,
     };
-    let tos = dscp | ecn::encapsulate(inner_tos);
     let ttl = match c.ttl {
         Ttl::Fixed(ttl) => ttl,
         Ttl::Inherit => inner.map_or(DEFAULT_TTL, |ip| ip.ttl),
     };
+    (dscp | ecn::encapsulate(inner_tos), ttl)
+}
+
+/// The outer headers, lengths and sequence numbers still zero, and room for those of ESP. The IPv4 header checksum is zero, too:
+/// the kernel sets it on everything that a raw socket sends (raw(7)).
+fn headers(tunnel: &Tunnel, way: Way<'_>, layout: &Layout, tos: u8, ttl: u8) -> Option<[u8; MAX_HEAD]> {
+    let c = &tunnel.config;
+    let (source, protocol) = match way {
+        Way::Plain => (tunnel.source, proto::GRE),
+        Way::Protected(sa) => (Some(sa.config.local), proto::ESP),
+    };
     let mut head = [0; MAX_HEAD];
-    match (c.remote, tunnel.source) {
+    match (c.remote, source) {
+        _ if layout.ip == 0 => {}
         (IpAddr::V4(dst), source) => {
             head[0] = 0x45;
             head[1] = tos;
             // identification 0: it matters to fragments only (RFC 6864), and for those the kernel sets it
             head[6] = if c.df { 0x40 } else { 0 };
             head[8] = ttl;
-            head[9] = proto::GRE;
+            head[9] = protocol;
             if let Some(IpAddr::V4(src)) = source {
                 head[12..16].copy_from_slice(&src.octets());
             }
@@ -185,7 +226,7 @@ fn headers(tunnel: &Tunnel, inner: Option<&Ip>) -> Option<[u8; MAX_HEAD]> {
         }
         (IpAddr::V6(dst), Some(IpAddr::V6(src))) => {
             head[..4].copy_from_slice(&(0x6000_0000 | u32::from(tos) << 20).to_be_bytes());
-            head[6] = proto::GRE;
+            head[6] = protocol;
             head[7] = ttl;
             head[8..24].copy_from_slice(&src.octets());
             head[24..40].copy_from_slice(&dst.octets());
@@ -193,7 +234,7 @@ fn headers(tunnel: &Tunnel, inner: Option<&Ip>) -> Option<[u8; MAX_HEAD]> {
         _ => return None,
     }
     let gre = Gre { protocol: ethernet::TEB, checksum: c.csum, key: c.out_key, sequence: c.seq.then_some(0) };
-    gre.encode(head.get_mut(tunnel.ip_len()..)?)?;
+    gre.encode(head.get_mut(layout.gre..)?)?;
     Some(head)
 }
 
@@ -204,7 +245,6 @@ mod tests {
 
     use super::*;
     use crate::offload::{Fit, fit};
-    use crate::port::RxRoad;
     use crate::tunnel::TunnelConfig;
     use crate::vnet::VnetHdr;
     use crate::wire::parse::parse;
@@ -229,13 +269,13 @@ mod tests {
         let mut outbox = Outbox::new();
         for frame in frames {
             let ip = parse(frame).and_then(|p| p.ip);
-            let mut encap = Encap::new(&tunnel, PortId(3), ip.as_ref(), &mut outbox).unwrap();
+            let mut encap = Encap::new(&tunnel, PortId(3), Way::Plain, ip.as_ref(), 0, &mut outbox).unwrap();
             assert_eq!(
                 fit(frame, &VnetHdr::default(), tunnel.max_frame(RxRoad::Gre), &mut encap),
                 Fit::Sent(1)
             );
             encap.finish();
-            assert_eq!((encap.packets, encap.bytes, encap.full), (1, frame.len() as u64, false));
+            assert_eq!((encap.packets, encap.bytes, encap.refused), (1, frame.len() as u64, None));
         }
         let (buf, list) = outbox.packets();
         list.iter().map(|p| buf[p.start as usize..][..p.len as usize].to_vec()).collect()
@@ -286,7 +326,7 @@ mod tests {
     fn ipv6_needs_a_source() {
         let c = TunnelConfig { remote: "fd00::2".parse().unwrap(), ..config() };
         let tunnel = Tunnel::new(c.clone(), None, 1500);
-        assert!(Encap::new(&tunnel, PortId(3), None, &mut Outbox::new()).is_none());
+        assert!(Encap::new(&tunnel, PortId(3), Way::Plain, None, 0, &mut Outbox::new()).is_none());
         let sent = packets(c, Some("fd00::1".parse().unwrap()), &[&inner()]);
         assert_eq!(sent[0][..8], [0x60, 0x20, 0, 0, 0, 4 + inner().len() as u8, 47, 64]);
         assert_eq!((sent[0][23], sent[0][39]), (1, 2));
@@ -299,13 +339,15 @@ mod tests {
         let frame = vec![0xff; 60_000];
         let mut sent = 0;
         while !outbox.short_of(frame.len() + 24, 1) {
-            let mut encap = Encap::new(&tunnel, PortId(3), None, &mut outbox).unwrap();
+            let mut encap = Encap::new(&tunnel, PortId(3), Way::Plain, None, 0, &mut outbox).unwrap();
             assert!(encap.slot(frame.len()).is_some());
+            encap.finish();
             sent += 1;
         }
         assert_eq!(sent, Outbox::BYTES / (frame.len() + 24));
-        let mut encap = Encap::new(&tunnel, PortId(3), None, &mut outbox).unwrap();
-        assert!(encap.slot(frame.len()).is_none() && encap.full);
+        let mut encap = Encap::new(&tunnel, PortId(3), Way::Plain, None, 0, &mut outbox).unwrap();
+        assert!(encap.slot(frame.len()).is_none());
+        assert_eq!(encap.refused, Some(DropReason::NoRoom));
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! Tunnels: an Ethernet frame in GRE (RFC 2784, RFC 2890) between two addresses.
+//! Tunnels: an Ethernet frame in GRE (RFC 2784, RFC 2890) between two addresses, in the clear or in [`crate::esp`].
 //!
 //! Outward [`encap`] is the sink that the offloads write fitted frames into; inward [`demux`] finds the tunnel that a
 //! packet belongs to and [`decap`] takes the frame out. [`ecn`] carries congestion marks across (RFC 6040).
@@ -7,11 +7,15 @@ pub mod decap;
 pub mod demux;
 pub mod ecn;
 pub mod encap;
+mod outbox;
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 pub use demux::Demux;
+pub use outbox::Outbox;
 
 use crate::esp::{self, OutboundSa};
 use crate::port::RxRoad;

@@ -49,11 +49,7 @@ impl Worker {
             if packet.road == RxRoad::Udp && !self.is_esp(packet) {
                 continue;
             }
-            let opened = match packet.road {
-                RxRoad::Gre => decap(&snapshot, &mut self.slab, packet),
-                RxRoad::Esp | RxRoad::Udp => Err(DropReason::EspNoSa),
-            };
-            match opened {
+            match decap(&snapshot, &mut self.slab, packet, now) {
                 Ok((from, data, vnet)) => {
                     let passing = Passing { data, vnet, tunneled: vnet == VnetHdr::default() };
                     self.forward(&snapshot, from, passing, now);
@@ -131,13 +127,13 @@ impl Worker {
     fn send(&mut self, snapshot: &Snapshot, from: &Port, to: PortId, frame: Passing, now: u32) {
         let Some(port) = snapshot.port(to) else { return self.drops().add(DropReason::NoBridge, 1) };
         let packets = frame.vnet.packets(frame.data.len);
-        match self.queue(snapshot, port, frame) {
+        match self.queue(snapshot, port, frame, now) {
             Fit::Sent(_) => {}
             Fit::Dropped(why) => self.refuse(port, packets, why),
             Fit::TooBig { ip_mtu } => {
                 let source = Link::parse(self.slab.get(frame.data)).map_or([0; 6], |link| link.src);
                 let answered =
-                    self.answers.take(source, now) && self.answer(snapshot, from, frame.data, ip_mtu);
+                    self.answers.take(source, now) && self.answer(snapshot, from, frame.data, ip_mtu, now);
                 self.refuse(
                     port,
                     packets,
@@ -147,12 +143,17 @@ impl Worker {
         }
     }
 
-    fn queue(&mut self, snapshot: &Snapshot, port: &Port, frame: Passing) -> Fit {
+    fn queue(&mut self, snapshot: &Snapshot, port: &Port, frame: Passing, now: u32) -> Fit {
         match &port.kind {
             PortKind::Local(local) => self.outputs.local(port, local, &mut self.slab, frame),
             PortKind::Tunnel(tunnel) => {
+                let way = match snapshot.way(tunnel) {
+                    Ok(way) => way,
+                    Err(why) => return Fit::Dropped(why),
+                };
+                let bytes = (self.slab.get(frame.data), &frame.vnet);
                 let mut refused = refused(&self.shared, snapshot, self.index);
-                self.outputs.tunnel(port, tunnel, self.slab.get(frame.data), &frame.vnet, &mut refused)
+                self.outputs.tunnel(port, (tunnel, way), bytes, now, &mut refused)
             }
         }
     }
@@ -163,12 +164,12 @@ impl Worker {
     }
 
     /// Tells the sender of `frame`, back through the port that it came in by, which size would have passed.
-    fn answer(&mut self, snapshot: &Snapshot, from: &Port, frame: Piece, ip_mtu: u16) -> bool {
+    fn answer(&mut self, snapshot: &Snapshot, from: &Port, frame: Piece, ip_mtu: u16, now: u32) -> bool {
         let mut answer = [0; MAX_ANSWER];
         let Some(len) = too_big(self.slab.get(frame), ip_mtu, &mut answer) else { return false };
         let (Some(data), Some(answer)) = (self.slab.alloc(len), answer.get(..len)) else { return false };
         self.slab.get_mut(data).copy_from_slice(answer);
         let passing = Passing { data, vnet: VnetHdr::default(), tunneled: false };
-        matches!(self.queue(snapshot, from, passing), Fit::Sent(_))
+        matches!(self.queue(snapshot, from, passing, now), Fit::Sent(_))
     }
 }

@@ -8,8 +8,8 @@ use crate::offload::{Coalescer, Fit, FrameSink, fit};
 use crate::port::{LocalPort, Refusal, RxRoad, TxPacket, Underlay};
 use crate::slab::Slab;
 use crate::snapshot::{Port, PortId, PortKind, Snapshot};
-use crate::tunnel::Tunnel;
-use crate::tunnel::encap::{Encap, Outbox};
+use crate::tunnel::encap::Encap;
+use crate::tunnel::{Outbox, Tunnel, Way};
 use crate::txq::TxQueue;
 use crate::vnet::VnetHdr;
 use crate::wire::parse::{Ip, Link};
@@ -27,7 +27,7 @@ struct LocalOutput {
     waiting: bool,
 }
 
-/// One underlay's outbox; the socket is None while no tunnel needs it.
+/// The outbox of one family and road; the socket is None while no tunnel needs it.
 #[derive(Debug, Default)]
 struct UnderlayOutput {
     socket: Option<Arc<Underlay>>,
@@ -42,9 +42,17 @@ pub(super) struct Outputs {
     local: Vec<Option<Box<LocalOutput>>>,
     /// Local ports with something waiting.
     waiting: Vec<PortId>,
-    v4: UnderlayOutput,
-    v6: UnderlayOutput,
+    /// By [`underlay`].
+    underlays: [UnderlayOutput; UNDERLAYS],
     scratch: Vec<u8>,
+}
+
+/// Families times roads.
+const UNDERLAYS: usize = 6;
+
+/// Which of the outboxes a packet waits in.
+fn underlay(v6: bool, road: RxRoad) -> usize {
+    2 * road as usize + usize::from(v6)
 }
 
 impl Outputs {
@@ -53,8 +61,7 @@ impl Outputs {
             worker,
             local: Vec::new(),
             waiting: Vec::with_capacity(64),
-            v4: UnderlayOutput::default(),
-            v6: UnderlayOutput::default(),
+            underlays: Default::default(),
             scratch: Vec::new(),
         }
     }
@@ -67,9 +74,15 @@ impl Outputs {
                 *output = None;
             }
         }
-        let first = |v6| snapshot.underlays.iter().find(|u| u.is_ipv6() == v6).cloned();
-        self.v4.socket = first(false);
-        self.v6.socket = first(true);
+        for output in &mut self.underlays {
+            output.socket = None;
+        }
+        for socket in &snapshot.underlays {
+            let output = self.underlays.get_mut(underlay(socket.is_ipv6(), socket.road()));
+            if let Some(output) = output.filter(|output| output.socket.is_none()) {
+                output.socket = Some(Arc::clone(socket));
+            }
+        }
     }
 
     /// Queues a frame for a local port.
@@ -102,33 +115,33 @@ impl Outputs {
         Fit::Sent(1)
     }
 
-    /// Fits a frame into a tunnel's packets.
+    /// Fits a frame into a tunnel's packets, which go out that `way`.
     pub(super) fn tunnel(
         &mut self,
         port: &Port,
-        tunnel: &Tunnel,
-        frame: &[u8],
-        vnet: &VnetHdr,
+        (tunnel, way): (&Tunnel, Way<'_>),
+        (frame, vnet): (&[u8], &VnetHdr),
+        now: u32,
         refused: &mut dyn FnMut(&TxPacket, Refusal),
     ) -> Fit {
-        if tunnel.policy.is_some() {
-            return Fit::Dropped(DropReason::EspNoOutbound);
-        }
-        let underlay = if tunnel.config.remote.is_ipv4() { &mut self.v4 } else { &mut self.v6 };
+        let underlay = underlay(tunnel.config.remote.is_ipv6(), way.road());
+        let Some(underlay) = self.underlays.get_mut(underlay) else {
+            return Fit::Dropped(DropReason::UnderlayTx);
+        };
         if underlay.outbox.as_ref().is_some_and(|o| o.short_of(OUTBOX_BYTES, OUTBOX_PACKETS)) {
             underlay.flush(refused);
         }
         let outbox = underlay.outbox.get_or_insert_default();
         let inner = Link::parse(frame).and_then(|link| Ip::parse(frame, &link));
-        let Some(mut encap) = Encap::new(tunnel, port.id, inner.as_ref(), outbox) else {
+        let Some(mut encap) = Encap::new(tunnel, port.id, way, inner.as_ref(), now, outbox) else {
             return Fit::Dropped(DropReason::UnderlayTx);
         };
-        let fitted = fit(frame, vnet, tunnel.max_frame(RxRoad::Gre), &mut encap);
+        let fitted = fit(frame, vnet, tunnel.max_frame(way.road()), &mut encap);
         encap.finish();
         let cell = port.counters.cell(self.worker);
         bump(&cell.tx_packets, encap.packets);
         bump(&cell.tx_bytes, encap.bytes);
-        if encap.full { Fit::Dropped(DropReason::NoRoom) } else { fitted }
+        encap.refused.map_or(fitted, Fit::Dropped)
     }
 
     /// Sends everything that waits.
@@ -139,8 +152,7 @@ impl Outputs {
         drops: &DropCell,
         refused: &mut dyn FnMut(&TxPacket, Refusal),
     ) {
-        self.v4.flush(refused);
-        self.v6.flush(refused);
+        self.underlays.iter_mut().for_each(|output| output.flush(refused));
         for id in self.waiting.drain(..) {
             let output = self.local.get_mut(usize::from(id.0)).and_then(Option::as_mut);
             let Some((output, port)) = output.zip(snapshot.port(id)) else { continue };
@@ -333,7 +345,8 @@ mod tests {
         let (drops, mut slab) = (DropCell::new(), Slab::new());
         let mut refused = |packet: &TxPacket, why| take_back(&snapshot, 0, &drops, packet, why);
         for len in [10, 1000] {
-            outputs.tunnel(&port, &tunnel, &tcp(0, len), &VnetHdr::default(), &mut refused);
+            let frame = tcp(0, len);
+            outputs.tunnel(&port, (&tunnel, Way::Plain), (&frame, &VnetHdr::default()), 0, &mut refused);
         }
         let made = port.counters.sum();
         assert_eq!((made.tx_packets, made.tx_bytes), (2, 1010 + 2 * 54));
@@ -350,10 +363,11 @@ mod tests {
         let (small, big) = (tcp(0, 1), tcp(0, 65_535 - 40));
         for smalls in [0, 200, 300, 500] {
             for _ in 0..smalls {
-                let fit = outputs.tunnel(&port, &tunnel, &small, &VnetHdr::default(), &mut |_, _| {});
+                let frame = (&small[..], &VnetHdr::default());
+                let fit = outputs.tunnel(&port, (&tunnel, Way::Plain), frame, 0, &mut |_, _| {});
                 assert_eq!(fit, Fit::Sent(1));
             }
-            let fit = outputs.tunnel(&port, &tunnel, &big, &vnet, &mut |_, _| {});
+            let fit = outputs.tunnel(&port, (&tunnel, Way::Plain), (&big, &vnet), 0, &mut |_, _| {});
             assert_eq!(fit, Fit::Sent(65_495usize.div_ceil(88)), "behind {smalls} others");
         }
     }
