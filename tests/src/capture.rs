@@ -1,11 +1,13 @@
 //! What is on the wire: tcpdump into a file, tshark's judgement of it.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::cli;
+use crate::pcap::{Packet, Reader, Sequences};
 use crate::topology::Place;
 
 /// tshark preferences that have every checksum verified, and no payload guessed at: it would find it malformed.
@@ -30,11 +32,46 @@ const CHECKSUMS: [&str; 5] = [
 const BAD: &str = "0";
 const GOOD: &str = "1";
 
+/// GRE that nothing protects, in tcpdump's language.
+const CLEAR: &str = "ip proto 47 or ip6 proto 47";
+/// ESP by either road, and IKE on port 4500.
+const ESP: &str = "ip proto 50 or ip6 proto 50 or udp port 4500";
+
 /// A capture under way.
 #[derive(Debug)]
 pub struct Capture {
     tcpdump: Child,
+    totals: JoinHandle<String>,
     dir: tempfile::TempDir,
+}
+
+/// Starts tcpdump and waits until it captures. Gives what it prints at its end.
+#[track_caller]
+fn tcpdump(mut command: Command) -> (Child, JoinHandle<String>) {
+    let mut tcpdump =
+        command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("tcpdump, by setpriv and nsenter");
+    let mut said = String::new();
+    let mut stderr = BufReader::new(tcpdump.stderr.take().expect("its standard error"));
+    while !said.contains("listening on") {
+        assert!(stderr.read_line(&mut said).expect("its standard error") > 0, "tcpdump: {said}");
+    }
+    let totals = std::thread::spawn(move || {
+        let mut text = String::new();
+        let _ = stderr.read_to_string(&mut text);
+        text
+    });
+    (tcpdump, totals)
+}
+
+/// Ends tcpdump; gives how many packets it missed.
+#[track_caller]
+fn end(mut tcpdump: Child, totals: JoinHandle<String>) -> u64 {
+    cli::signal(tcpdump.id(), "INT");
+    cli::wait(&mut tcpdump, Duration::from_secs(10)).expect("tcpdump ends");
+    let totals = totals.join().expect("what tcpdump says at its end");
+    let missed =
+        totals.lines().find_map(|l| l.strip_suffix(" packets dropped by kernel")?.trim().parse().ok());
+    missed.unwrap_or_else(|| panic!("tcpdump said no total: {totals}"))
 }
 
 impl Capture {
@@ -42,45 +79,78 @@ impl Capture {
     #[track_caller]
     pub fn start(at: &dyn Place, dev: &str, filter: &str) -> Capture {
         let dir = tempfile::Builder::new().prefix("up-capture-").tempdir().expect("a temporary directory");
-        let mut tcpdump = at
-            .bound("tcpdump")
+        let mut command = at.bound("tcpdump");
+        command
             .args(["-i", dev, "--immediate-mode", "-U", "-Z", "root", "-s", "0", "-B", "32768", "-w"])
             .arg(dir.path().join("pcap"))
-            .args(filter.split_whitespace())
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("tcpdump");
-        let mut said = String::new();
-        let mut stderr = BufReader::new(tcpdump.stderr.take().expect("its standard error"));
-        while !said.contains("listening on") {
-            assert!(stderr.read_line(&mut said).expect("its standard error") > 0, "tcpdump: {said}");
-        }
-        // it must not meet a closed pipe when it prints its totals
-        std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
-        Capture { tcpdump, dir }
+            .args(filter.split_whitespace());
+        let (tcpdump, totals) = tcpdump(command);
+        Capture { tcpdump, totals, dir }
     }
 
     /// Ends the capture, when tcpdump has written what it has been given: the file grows no more.
     #[track_caller]
-    pub fn stop(mut self) -> Packets {
-        let size = || self.dir.path().join("pcap").metadata().map_or(0, |m| m.len());
+    pub fn stop(self) -> Packets {
+        let file = self.dir.path().join("pcap");
         let mut last = None;
         cli::poll("tcpdump to keep up", || {
             std::thread::sleep(Duration::from_millis(200));
-            let now = size();
+            let now = file.metadata().map_or(0, |m| m.len());
             (last.replace(now) == Some(now)).then_some(())
         });
-        cli::signal(self.tcpdump.id(), "INT");
-        cli::wait(&mut self.tcpdump, Duration::from_secs(10)).expect("tcpdump ends");
-        Packets { file: self.dir.path().join("pcap"), _dir: self.dir }
+        let missed = end(self.tcpdump, self.totals);
+        Packets { file, missed, _dir: self.dir }
+    }
+}
+
+/// Looks at each ESP packet that a host sends, for as long as it takes: nothing is kept but which numbers were used.
+#[derive(Debug)]
+pub struct Watch {
+    tcpdump: Child,
+    totals: JoinHandle<String>,
+    reader: JoinHandle<Sequences>,
+}
+
+impl Watch {
+    /// Starts to watch what leaves by `dev`.
+    #[track_caller]
+    pub fn start(at: &dyn Place, dev: &str) -> Watch {
+        let mut command = at.bound("tcpdump");
+        command.args(["-i", dev, "-Q", "out", "-Z", "root", "-s", "96", "-B", "65536", "-U", "-w", "-", ESP]);
+        let (mut tcpdump, totals) = tcpdump({
+            command.stdout(Stdio::piped());
+            command
+        });
+        let stdout = BufReader::with_capacity(1 << 20, tcpdump.stdout.take().expect("its standard output"));
+        let reader = std::thread::spawn(move || {
+            let mut sequences = Sequences::default();
+            let packets =
+                Reader::new(stdout).expect("tcpdump's capture").filter_map(|f| Packet::of_frame(&f));
+            for (spi, sequence) in packets.filter_map(|p| p.esp()) {
+                sequences.note(spi, sequence);
+            }
+            sequences
+        });
+        Watch { tcpdump, totals, reader }
+    }
+
+    /// Ends it. Gives what was seen, and how many packets tcpdump had no time to look at.
+    #[track_caller]
+    pub fn stop(self) -> (Sequences, u64) {
+        // the kernel hands packets over a block at a time, each second at the latest
+        std::thread::sleep(Duration::from_millis(1500));
+        let missed = end(self.tcpdump, self.totals);
+        (self.reader.join().expect("the reader"), missed)
     }
 }
 
 /// Captured packets.
 #[derive(Debug)]
 pub struct Packets {
-    file: PathBuf,
+    /// Where they are.
+    pub file: PathBuf,
+    /// How many more there were, for which tcpdump had no time.
+    pub missed: u64,
     _dir: tempfile::TempDir,
 }
 
@@ -88,8 +158,37 @@ impl Packets {
     /// How many match a filter in tcpdump's language, which looks at the outer packet only.
     #[track_caller]
     pub fn outer(&self, filter: &str) -> usize {
-        let out = cli::run(Command::new("tcpdump").arg("-nr").arg(&self.file).arg(filter));
-        out.lines().filter(|l| !l.is_empty()).count()
+        let out = cli::run(Command::new("tcpdump").args(["--count", "-nr"]).arg(&self.file).arg(filter));
+        let count = out.split_whitespace().next().and_then(|n| n.parse().ok());
+        count.unwrap_or_else(|| panic!("tcpdump counted {out:?}"))
+    }
+
+    /// One after the other.
+    #[track_caller]
+    pub fn iter(&self) -> impl Iterator<Item = Packet> + use<> {
+        let file = BufReader::new(std::fs::File::open(&self.file).expect("the capture"));
+        Reader::new(file).expect("the capture").filter_map(|f| Packet::of_frame(&f))
+    }
+
+    /// Asserts what a capture of the underlay between protected tunnels must show: ESP, and not one packet of GRE in the
+    /// clear; nor did any escape the capture.
+    #[track_caller]
+    pub fn assert_protected(&self) {
+        assert_eq!(self.missed, 0, "packets that the capture missed");
+        let clear = self.outer(CLEAR);
+        assert_eq!(clear, 0, "GRE in the clear:\n{}", self.tshark("gre", &[]).join("\n"));
+        assert!(self.iter().any(|p| p.esp().is_some()), "no ESP captured");
+        self.assert_no_repeats();
+    }
+
+    /// Asserts that no pair of SPI and sequence number was used twice.
+    #[track_caller]
+    pub fn assert_no_repeats(&self) {
+        let mut sequences = Sequences::default();
+        for (spi, sequence) in self.iter().filter_map(|p| p.esp()) {
+            sequences.note(spi, sequence);
+        }
+        assert_eq!(sequences.repeated, (0, vec![]), "(SPI, sequence number) used twice");
     }
 
     /// tshark's lines for the packets that a display filter selects, with checksums verified.

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod daemon;
 pub mod engine;
 pub mod guest;
+pub mod inject;
 pub mod interop;
 pub mod libreswan;
 pub mod netns;
@@ -19,7 +20,7 @@ pub mod strongswan;
 pub mod topology;
 pub mod traffic;
 
-pub use capture::Capture;
+pub use capture::{Capture, Watch};
 pub use cli::{Out, poll, poll_within};
 pub use daemon::Daemon;
 pub use engine::{Container, Engine};

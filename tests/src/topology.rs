@@ -216,6 +216,18 @@ impl Host {
         ));
     }
 
+    /// From now on no IKE_SA_INIT request leaves it: others must begin. `false`: that ends.
+    #[track_caller]
+    pub fn only_answers(&self, only: bool) {
+        self.ns.try_sh("nft delete table inet passive");
+        if only {
+            // UDP header, then the initiator's SPI, then the responder's, which is 0 in the first request
+            self.ns.sh("nft add table inet passive
+                nft add chain inet passive out '{ type filter hook output priority 0; }'
+                nft add rule inet passive out udp dport 500 @th,128,64 0 drop");
+        }
+    }
+
     /// The end of Underpass's log, for a failure's text.
     pub fn log(&self) -> String {
         crate::daemon::tail(&self.dir.path().join("log"))
@@ -268,6 +280,35 @@ fn link((a, da, ia): (&Host, &str, &str), (b, db, ib): (&Host, &str, &str), mtu:
     b.ns.nic(db);
     a.ns.sh(&format!("ip addr add {ia}/24 dev {da}"));
     b.ns.sh(&format!("ip addr add {ib}/24 dev {db}"));
+}
+
+/// A host behind a NAT, which gives UDP other ports, and one with an address of its own:
+/// ```text
+///   [ hA docker0 ]             [ nat ]                 [ hB docker0 ]
+///   [ u0 10.9.0.2 ]───[ n0 10.9.0.1   n1 192.0.2.1 ]───[ u0 192.0.2.2 ]
+/// ```
+/// An entry of the NAT that nothing uses is forgotten after 25 s.
+#[track_caller]
+pub fn behind_nat() -> ([Host; 2], Netns) {
+    let hosts = [Host::with_engine("hA", 11), Host::with_engine("hB", 42)];
+    let nat = Netns::new("nat");
+    let [a, b] = &hosts;
+    for (host, device, address, far) in
+        [(a, "n0", "10.9.0.2/24", "10.9.0.1/24"), (b, "n1", "192.0.2.2/24", "192.0.2.1/24")]
+    {
+        host.ns.veth("u0", &nat, device, 1500);
+        host.ns.nic("u0");
+        host.ns.sh(&format!("ip addr add {address} dev u0"));
+        nat.sh(&format!("ip addr add {far} dev {device}"));
+    }
+    a.ns.sh("ip route add 192.0.2.0/24 via 10.9.0.1");
+    nat.sh("sysctl -qw net.ipv4.ip_forward=1
+        nft add table ip nat
+        nft add chain ip nat out '{ type nat hook postrouting priority 100; }'
+        nft add rule ip nat out oifname n1 meta l4proto udp masquerade to :20000-29999
+        nft add rule ip nat out oifname n1 masquerade
+        for t in timeout timeout_stream; do sysctl -qw net.netfilter.nf_conntrack_udp_$t=25; done");
+    (hosts, nat)
 }
 
 /// Waits until `from` reaches `ip`.
