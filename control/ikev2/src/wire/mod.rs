@@ -13,10 +13,12 @@ mod reader;
 mod reassembly;
 mod sa;
 mod selector;
+#[cfg(test)]
+mod tests;
 
 pub use encode::{encode_clear, encode_sealed};
 pub use header::{Exchange, HEADER_LEN, Header, Spi};
-pub use parse::{MAX_PAYLOADS, parse, parse_inner};
+pub use parse::{MAX_PAYLOADS, MAX_SPIS, parse, parse_inner};
 pub use payload::{
     Attribute, AuthData, CertRequest, Certificate, Delete, Identification, KeyExchange, Notify, Payload,
     Proposal, TrafficSelector, Transform, id, kind, protocol, transform,

@@ -11,6 +11,9 @@ pub const MAX_PAYLOADS: usize = 256;
 
 const CRITICAL: u8 = 0x80;
 
+/// SPIs in one Delete payload. A pair of hosts has a handful.
+pub const MAX_SPIS: u16 = 1024;
+
 /// A whole datagram (without non-ESP marker): the clear payloads, and the encrypted one if there is one.
 ///
 /// # Errors
@@ -177,6 +180,9 @@ fn delete(body: &[u8]) -> Result<Delete, ParseError> {
     let mut reader = Reader::new(body, "delete payload");
     let [protocol, spi_len] = reader.array()?;
     let count = reader.u16()?;
+    if count > MAX_SPIS {
+        return Err(ParseError::TooMany("SPIs"));
+    }
     let spis = reader.rest();
     if spis.len() != usize::from(spi_len) * usize::from(count) {
         return Err(ParseError::Length("delete payload"));
