@@ -70,3 +70,10 @@ pub enum CryptoError {
     #[error("the signature is wrong")]
     Signature,
 }
+
+/// Test data in hexadecimal.
+#[cfg(test)]
+fn hex(text: &str) -> Vec<u8> {
+    assert!(text.len().is_multiple_of(2));
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+}

@@ -125,3 +125,124 @@ const P4096: Odd<U4096> = Odd::<U4096>::from_be_hex(
      287C59474E6BC05D99B2964FA090C3A2233BA186515BE7ED1F612970CEE2D7AFB81BDD762170481CD0069127D5B05AA9\
      93B4EA988D8FDDC186FFB7DC90A6C08F4DF435C934063199FFFFFFFFFFFFFFFF",
 );
+#[cfg(test)]
+mod tests {
+    use crypto_bigint::{Limb, NonZero, U4224};
+
+    use super::super::hex;
+    use super::*;
+
+    /// Says the same 64 octets over and over.
+    struct Stuck([u8; 64]);
+
+    impl Rng for Stuck {
+        fn fill(&mut self, out: &mut [u8]) {
+            out.copy_from_slice(&self.0[..out.len()]);
+        }
+    }
+
+    const GROUPS: [Group; 3] = [Group::Modp2048, Group::Modp3072, Group::Modp4096];
+
+    #[test]
+    fn moduli_are_those_of_the_formula() {
+        assert_eq!(by_formula(2048, 124_476), P2048.as_ref().resize());
+        assert_eq!(by_formula(3072, 1_690_314), P3072.as_ref().resize());
+        assert_eq!(by_formula(4096, 240_904), P4096.as_ref().resize());
+    }
+
+    #[test]
+    fn known_answers() {
+        let mut count = 0;
+        let text = include_str!("../../tests/data/modp.txt");
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let (name, values) = line.split_once(' ').unwrap();
+            let group = GROUPS.into_iter().find(|group| group.to_string() == name).unwrap();
+            let values: Vec<Vec<u8>> = values.split(' ').map(hex).collect();
+            let [random, public, peer, shared] = &values[..] else { panic!("{line}") };
+            let (exponent, ours) = generate(group, &mut Stuck(random[..].try_into().unwrap())).unwrap();
+            assert_eq!(&ours, public, "{name}");
+            assert_eq!(agree(group, &exponent, peer).unwrap().as_bytes(), shared, "{name}");
+            count += 1;
+        }
+        assert_eq!(count, 9);
+    }
+
+    /// RFC 6989, section 2.1; what others forgot (CVE-2015-3240, CVE-2014-9221).
+    #[test]
+    fn public_values_outside_the_group_or_of_small_order_are_refused() {
+        for group in GROUPS {
+            let len = group.public_len();
+            let (exponent, public) = generate(group, &mut Stuck([0xa5; 64])).unwrap();
+            let modulus = match group {
+                Group::Modp2048 => P2048.as_ref().to_be_bytes().as_ref().to_vec(),
+                Group::Modp3072 => P3072.as_ref().to_be_bytes().as_ref().to_vec(),
+                _ => P4096.as_ref().to_be_bytes().as_ref().to_vec(),
+            };
+            // The modulus ends with 64 bits set: it can be counted down, and up by clearing them and carrying
+            let modulus_less = |by: u8| {
+                let mut value = modulus.clone();
+                *value.last_mut().unwrap() -= by;
+                value
+            };
+            let mut above = modulus_less(0);
+            for octet in above.iter_mut().rev() {
+                *octet = octet.wrapping_add(1);
+                if *octet != 0 {
+                    break;
+                }
+            }
+            let small = |value: u8| [&vec![0; len - 1][..], &[value]].concat();
+            let max = vec![0xff; len];
+            for refused in [small(0), small(1), modulus_less(1), modulus_less(0), above, max] {
+                assert!(agree(group, &exponent, &refused).is_none(), "{group} {refused:x?}");
+            }
+            for accepted in [small(2), modulus_less(2), public.clone()] {
+                let shared = agree(group, &exponent, &accepted).unwrap();
+                assert_eq!(shared.len(), len, "{group}");
+            }
+            for wrong in [&public[1..], &[&[0], &public[..]].concat(), &[]] {
+                assert!(agree(group, &exponent, wrong).is_none(), "{group}");
+            }
+        }
+        assert!(generate(Group::Curve25519, &mut Stuck([1; 64])).is_none());
+    }
+
+    #[test]
+    fn an_exponent_is_never_short() {
+        let exponent = Exponent::random(320, &mut Stuck([0; 64]));
+        assert_eq!(exponent.value.bits(), 320);
+        let exponent = Exponent::random(320, &mut Stuck([0xff; 64]));
+        assert_eq!(*exponent.value, U512::MAX.wrapping_shr(192));
+    }
+
+    /// `2^bits - 2^(bits-64) - 1 + 2^64 * ([2^(bits-130) pi] + c)`
+    fn by_formula(bits: u32, c: u64) -> U4224 {
+        let power = |exponent: u32| U4224::ONE.wrapping_shl_vartime(exponent);
+        let pi = pi(bits - 130 + 64).wrapping_shr_vartime(64);
+        let middle = pi.wrapping_add(&U4224::from_u64(c)).wrapping_shl_vartime(64);
+        power(bits).wrapping_sub(&power(bits - 64)).wrapping_sub(&U4224::ONE).wrapping_add(&middle)
+    }
+
+    /// `2^bits * pi`, a little less: Machin's `16 arctan(1/5) - 4 arctan(1/239)`.
+    fn pi(bits: u32) -> U4224 {
+        let one = U4224::ONE.wrapping_shl_vartime(bits);
+        let fifth = arctan_of_inverse(&one, 5).wrapping_shl_vartime(4);
+        fifth.wrapping_sub(&arctan_of_inverse(&one, 239).wrapping_shl_vartime(2))
+    }
+
+    /// `1/n - 1/(3 n^3) + 1/(5 n^5) - ...` times `one`
+    fn arctan_of_inverse(one: &U4224, n: u64) -> U4224 {
+        let over = |value: &U4224, by: u64| value.div_rem_limb(NonZero::new(Limb(by)).unwrap()).0;
+        let mut power = over(one, n);
+        let mut sum = power;
+        for (index, divisor) in (3..).step_by(2).enumerate() {
+            power = over(&power, n * n);
+            if power == U4224::ZERO {
+                break;
+            }
+            let term = over(&power, divisor);
+            sum = if index % 2 == 0 { sum.wrapping_sub(&term) } else { sum.wrapping_add(&term) };
+        }
+        sum
+    }
+}

@@ -57,3 +57,40 @@ fn mac(key: &hmac::Key, parts: &[&[u8]]) -> hmac::Tag {
     }
     context.sign()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::hex;
+    use super::*;
+
+    #[test]
+    fn parts_are_joined() {
+        for prf in [Prf::HmacSha256, Prf::HmacSha384, Prf::HmacSha512] {
+            assert_eq!(prf.mac(b"key", &[b"ab", b"", b"c"]), prf.mac(b"key", &[b"abc"]));
+            assert_eq!(prf.plus(b"key", &[b"ab", b"", b"c"], 100), prf.plus(b"key", &[b"abc"], 100));
+            assert_eq!(prf.mac(b"key", &[]).len(), prf.len());
+        }
+    }
+
+    /// RFC 7296, section 2.13, written out.
+    #[test]
+    fn prf_plus_chains_its_blocks() {
+        for prf in [Prf::HmacSha256, Prf::HmacSha384, Prf::HmacSha512] {
+            let t1 = prf.mac(b"key", &[b"seed", &[1]]);
+            let t2 = prf.mac(b"key", &[t1.as_bytes(), b"seed", &[2]]);
+            let t3 = prf.mac(b"key", &[t2.as_bytes(), b"seed", &[3]]);
+            let all = [t1, t2, t3].map(|t| t.as_bytes().to_vec()).concat();
+            for len in [0, 1, prf.len() - 1, prf.len(), prf.len() + 1, 2 * prf.len(), 3 * prf.len()] {
+                assert_eq!(prf.plus(b"key", &[b"seed"], len).as_bytes(), &all[..len], "{prf} {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn prf_plus_ends_where_its_counter_does() {
+        let all = Prf::HmacSha256.plus(b"key", &[b"seed"], 255 * 32);
+        let last = hex("fc5e18781187386bf6817f6748a4af2f03f27540915e7785c01a9a705ca2d9409f29f603fb4e7385");
+        assert!(all.as_bytes().ends_with(&last)); // Python's hmac
+        assert_eq!(Prf::HmacSha256.plus(b"key", &[b"seed"], 255 * 32 + 1), all);
+    }
+}

@@ -238,6 +238,9 @@ impl CbcKey {
 }
 
 #[cfg(test)]
+mod vectors;
+
+#[cfg(test)]
 mod tests {
     use super::super::SystemRng;
     use super::*;
@@ -317,7 +320,7 @@ mod tests {
         inner.next = u64::MAX - 1;
         assert!(!gcm.seal(b"", b"", &mut SystemRng::new()).is_empty());
         for _ in 0..2 {
-            assert_eq!(gcm.seal(b"", b"", &mut SystemRng::new()), []);
+            assert!(gcm.seal(b"", b"", &mut SystemRng::new()).is_empty());
         }
 
         let (encr, integ) = SUITES[2];

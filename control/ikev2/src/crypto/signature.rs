@@ -186,3 +186,84 @@ fn rsa_parts(key: &[u8]) -> Result<(UintRef<'_>, UintRef<'_>), der::Error> {
     reader.finish()?;
     Ok(parts)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::hex;
+    use super::*;
+
+    /// By OpenSSL, over `signed` with SHA2-256
+    const RSA_1024: &str = "30819f300d06092a864886f70d010101050003818d0030818902818100df7fd6fd22677e458fd95a1c7f4891a97b9640\
+            c9ce42ed4cd2b0c420773a71b71f74b802bb5b1121ee00d81b8492fe1e0c88eb46d80377b422a8b73385ef3c8f7a44fb\
+            a23b8cdc2a3024b1f2a7960201f6ae10e4fc85a8e46fbfd07414783b9405a5fc7c1ca86841763a890199f9f32cf950e3\
+            f9abb750219aebd5e34bb5c5a90203010001";
+    const BY_RSA_1024: &str = "99460e7a573112d856fdd48a800ecbb7761257cce9abfb1cbe18eba93a1e473a15567088a7c5184e95b54f11ab293287\
+            eb96bccb98c3192425d79d529d5757fb79f97565eadd57ff137014ab6d54ecb1621475c45aef9deabc23a1c256c1a56a\
+            f99235eb2b42b6cdb1adc94e9767fc5145f60c4c3af64277241929cafaa274f4";
+    const RSA_2047: &str = "30820121300d06092a864886f70d01010105000382010e0030820109028201006014ce5e9d18f6e1cae7e0ded44f9f1d\
+            f23b82e8cbba883604c6dbcedda7b10f60c091721d885b83fd7ea95b0fdb4e29cddc942b60dbf1b3e468294059289657\
+            a9c99fc4f22f38bd9d17af28cf13cafc3bcd6e2044ccd88d401a128e3a4409de00e80f58c662385f3c9eb9799550adcf\
+            1f64ec9a4f09042b1b803f9d61dd9d152630fc6f0733a930f1235336dc47750a3e2ac5b5878959df4cf5261a025ca8b3\
+            4cd9edda524e8fbd2be43b937a671d0f656b42a890a517fef709eba0e2a629c7fdf69dfd54691a7f9612d14a7708faa2\
+            9da0d88b13e2a3a0b77b3599ed3e913b2ddaa95389b55c3e550bda88065ec75e663fdf29374440b1222ec1923158b887\
+            0203010001";
+    const BY_RSA_2047: &str = "2569d6d21926866555af88b9f7e6b2bcbac546f288fce6815aed14e166f01463e22931e3ea8fb935b147bdc69523540f\
+            3360fe766761a1cccce3d18bdb1a6e018665a35baee56b62ba820b9ca252b5b9bff2152c368626def34dce1a02de9eff\
+            949c27010fcacad843fe76cd9ba0efb14d9f9f6789139ddfaa895b1f9e7a96d3df0b48fd16747a35907b32f9363dde38\
+            45dc439d2e6e8f6edd7e400204dac1322ffc707c6cfadf571e42a6fcefc34e59a0ab9fc668890cc61b399664382ea04e\
+            77e5945379c4e6b2f1224a25db2772dca1d3e590605e3e2ab999bf92bf4998ddbf739b76649e95ea225e20649abbd101\
+            f9eda69c4628a4183f51c1e4253e3dea";
+    const P521: &str = "30819b301006072a8648ce3d020106052b81040023038186000401829e421acbd1ffa4470455808b9b935e0919ef8f9e\
+            7afcfbdb0f4a8cfd405326ed0b9aba3e49bc14cb49636f8ea71f2d6209e05aa19f27ede29f8b3dcbf7dc8faf016eb093\
+            152f0a3898eb671be92ad741905e3877a7027273f81d3540334842a4a77497cba33247c08116e470bd83fffc9e8f2f6b\
+            25ef1af4d16d6511a752fd209293";
+
+    #[test]
+    fn rsa_keys_below_2048_bits_are_refused() {
+        for (key, signature) in [(RSA_1024, BY_RSA_1024), (RSA_2047, BY_RSA_2047)] {
+            assert_eq!(
+                verify(SignatureAlgorithm::RsaPkcs1Sha256, &hex(key), b"signed", &hex(signature)),
+                Err(CryptoError::WeakKey("less than 2048 bits"))
+            );
+        }
+    }
+
+    #[test]
+    fn a_signature_of_another_kind_of_key_is_refused() {
+        for algorithm in [SignatureAlgorithm::EcdsaP256Sha256, SignatureAlgorithm::Ed25519] {
+            assert_eq!(
+                verify(algorithm, &hex(RSA_1024), b"signed", &hex(BY_RSA_1024)),
+                Err(CryptoError::KeyMismatch(algorithm, KeyKind::Rsa))
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_supported_key_is_refused() {
+        let key = hex(RSA_1024);
+        let longer = [&key[..], &[0]].concat();
+        // The bit string says that 1 bit of its last octet is none of its own
+        let mut ragged = key.clone();
+        ragged[21] = 1;
+        for spki in [&[][..], &hex(P521), &key[1..], &key[..key.len() - 1], &longer, &ragged] {
+            assert_eq!(key_kind(spki), Err(CryptoError::PublicKey));
+        }
+        assert_eq!(key_kind(&key), Ok(KeyKind::Rsa));
+    }
+
+    #[test]
+    fn rsa_keys_of_other_shapes_are_refused() {
+        // A SubjectPublicKeyInfo around the octets of no RSAPublicKey: empty, an empty sequence, one number, three
+        for inner in ["", "3000", "3003020103", "3009020103020103020103", "30060201030201030000"] {
+            let bits = format!("03{:02x}00{inner}", 1 + inner.len() / 2);
+            let algorithm = "300d06092a864886f70d0101010500";
+            let spki = hex(&format!("30{:02x}{algorithm}{bits}", (algorithm.len() + bits.len()) / 2));
+            assert_eq!(key_kind(&spki), Ok(KeyKind::Rsa), "{inner}");
+            assert_eq!(
+                verify(SignatureAlgorithm::RsaPssSha256, &spki, b"", b""),
+                Err(CryptoError::PublicKey),
+                "{inner}"
+            );
+        }
+    }
+}
