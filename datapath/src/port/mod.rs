@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use crate::slab::{Piece, Slab};
+use crate::slab::{Piece, SLOTS, Slab};
 use crate::snapshot::PortId;
 use crate::sys::mmsg::Refused;
 use crate::txq::TxQueue;
@@ -332,6 +332,14 @@ impl Underlay {
         }
     }
 
+    /// How many messages to ask for at a time: what they hold should be worth a batch, and no more.
+    pub fn batch(&self) -> usize {
+        match &self.socket {
+            Socket::Raw(_) => SLOTS,
+            Socket::Udp(_) => udp::TRAINS,
+        }
+    }
+
     /// Receives up to `max` (≤ SLOTS) messages, and from them any number of packets: a UDP message may hold many. Clears `out`
     /// first. Returns how many messages came; Ok(0): nothing waiting.
     ///
@@ -435,8 +443,12 @@ impl Tally {
         }
     }
 
+    fn refused(&self) -> usize {
+        self.sent.full + self.sent.failed
+    }
+
     fn tried(&self) -> usize {
-        self.sent.ok + self.sent.full + self.sent.failed
+        self.sent.ok + self.refused()
     }
 
     /// The account of a batch of `all`, those not tried included.

@@ -10,6 +10,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::{RxFrame, Sent, Tally};
 use crate::slab::{Piece, Slab};
 use crate::sys;
+use crate::sys::cmsg::Control;
 use crate::sys::mmsg::{self, Sender, Wants};
 use crate::sys::packet_socket::{PacketSocket, VlanTag, stripped_tag};
 use crate::txq::TxQueue;
@@ -89,7 +90,7 @@ impl PacketPort {
                     return;
                 }
                 let pieces = queue.pieces(frame).iter().map(|p| slab.get(*p));
-                if !sender.push(0, None, iter::once(frame.vnet.as_bytes()).chain(pieces)) {
+                if !sender.push(0, None, &Control::EMPTY, iter::once(frame.vnet.as_bytes()).chain(pieces)) {
                     tally.refuse(libc::EMSGSIZE);
                 }
             }

@@ -3,12 +3,14 @@
 
 use std::io;
 use std::iter;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use super::{Refusal, RxPacket, RxRoad, Sent, Tally, TxPacket};
 use crate::slab::Slab;
+use crate::sys;
+use crate::sys::cmsg::Control;
 use crate::sys::mmsg::{self, Received, Refused, Sender, Wants};
 use crate::sys::raw_ip::{RawIp, destination_v6, traffic_class};
 use crate::wire::proto;
@@ -49,7 +51,7 @@ impl RawSocket {
     }
 
     pub(super) fn take_lost(&self) -> u64 {
-        let Some(now) = self.socket.drops() else { return 0 };
+        let Some(now) = sys::drops(self) else { return 0 };
         u64::from(now.wrapping_sub(self.drops.swap(now, Relaxed)))
     }
 
@@ -95,7 +97,9 @@ impl RawSocket {
                 }
                 let start = packet.start as usize;
                 let bytes = buf.get(start..start + packet.len as usize);
-                if !bytes.is_some_and(|b| sender.push(i, Some(packet.dst), iter::once(b))) {
+                if !bytes.is_some_and(|b| {
+                    sender.push(i, Some(SocketAddr::new(packet.dst, 0)), &Control::EMPTY, iter::once(b))
+                }) {
                     report.refuse(i, libc::EINVAL);
                 }
             }
@@ -193,7 +197,7 @@ fn parse_v6(road: RxRoad, _: &Slab, message: &Received<'_>) -> Option<RxPacket> 
         data: message.data,
         road,
         src_port: 0,
-        src: IpAddr::V6(Ipv6Addr::from(message.name_v6()?)),
+        src: message.source()?.ip(),
         dst: IpAddr::V6(Ipv6Addr::from(destination_v6(message)?)),
         tos: traffic_class(message)?,
     })

@@ -1,51 +1,146 @@
-//! ESP and IKE in UDP (RFC 3948).
+//! ESP and IKE in UDP (RFC 3948). Packets of one tunnel and one size that follow each other in the outbox travel as one
+//! message, which the kernel cuts and joins: a train. It costs little more than a single datagram.
 
-use std::io;
+mod batch;
+mod clear_df;
+mod train;
+
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
-use super::{Refusal, RxPacket, Sent, TxPacket};
-use crate::slab::Slab;
+use super::{DEFAULT_TTL, Refusal, RxPacket, RxRoad, Sent, TxPacket};
+use crate::slab::{Piece, Slab};
+use crate::sys;
+use crate::sys::cmsg::Control;
+use crate::sys::mmsg::{self, Received, Wants};
+use crate::sys::udp::{Udp, destination, segment_size, tos};
+use crate::wire::natt::NON_ESP_MARKER;
+
+use batch::Batch;
+use clear_df::ClearDf;
+
+/// Bytes of socket buffer each way, as for raw sockets.
+const BUFFERS: usize = 8 << 20;
+
+/// Messages received at a time: some hundred datagrams in trains, a megabyte at most.
+pub(super) const TRAINS: usize = 16;
+
+/// How often one call tries again after an error that had been pending on the socket.
+const RETRIES: usize = 8;
+
+/// Datagrams taken out of one message. The kernel joins no more than 128.
+const MOST: u32 = 128;
+
+/// Calls that send without trains after the kernel refused one for no fault of its packets: a device that does not compute
+/// checksums takes none.
+const PAUSE: u32 = 1024;
 
 #[derive(Debug)]
 pub(super) struct UdpSocket {
-    socket: std::net::UdpSocket,
-    v6: bool,
+    socket: Udp,
+    port: u16,
+    /// For packets that routers may fragment; IPv4 alone.
+    clear_df: Option<ClearDf>,
+    /// Calls left that send without trains.
+    pause: AtomicU32,
+    /// What the kernel's count of dropped packets was when last asked.
+    drops: AtomicU32,
+    /// Held while an IKE message is sent.
+    ike: Mutex<()>,
 }
 
 impl UdpSocket {
     pub(super) fn v4(port: u16) -> io::Result<UdpSocket> {
-        Ok(UdpSocket { socket: std::net::UdpSocket::bind(("0.0.0.0", port))?, v6: false })
+        let socket = Udp::v4(port, DEFAULT_TTL, BUFFERS).map_err(|e| explain(e, port))?;
+        Ok(UdpSocket::new(socket, port, Some(ClearDf::open()?)))
     }
 
     pub(super) fn v6(port: u16) -> io::Result<UdpSocket> {
-        Ok(UdpSocket { socket: std::net::UdpSocket::bind(("::", port))?, v6: true })
+        let socket = Udp::v6(port, DEFAULT_TTL, BUFFERS).map_err(|e| explain(e, port))?;
+        Ok(UdpSocket::new(socket, port, None))
+    }
+
+    fn new(socket: Udp, port: u16, clear_df: Option<ClearDf>) -> UdpSocket {
+        let (pause, drops) = (AtomicU32::new(0), AtomicU32::new(0));
+        UdpSocket { socket, port, clear_df, pause, drops, ike: Mutex::default() }
     }
 
     pub(super) fn is_v6(&self) -> bool {
-        self.v6
+        self.socket.is_v6()
     }
 
     pub(super) fn take_lost(&self) -> u64 {
-        0
+        let Some(now) = sys::drops(self) else { return 0 };
+        u64::from(now.wrapping_sub(self.drops.swap(now, Relaxed)))
     }
 
-    pub(super) fn rx(&self, _: &mut Slab, _: usize, _: &mut Vec<RxPacket>) -> io::Result<usize> {
-        Err(io::ErrorKind::Unsupported.into())
+    pub(super) fn rx(&self, slab: &mut Slab, max: usize, out: &mut Vec<RxPacket>) -> io::Result<usize> {
+        let wants = Wants { vnet: false, name: true, control: true };
+        for _ in 0..RETRIES {
+            let got = mmsg::receive(self.as_fd(), slab, max, wants, |_, message| {
+                if !message.truncated {
+                    packets(&message, self.is_v6(), out);
+                }
+            });
+            match got.map_err(|e| (e.raw_os_error(), e)) {
+                Ok(n) => return Ok(n),
+                Err((Some(libc::EAGAIN | libc::EINTR), _)) => break,
+                Err((Some(libc::EBADF | libc::ENOTSOCK | libc::EFAULT | libc::EINVAL), error)) => {
+                    return Err(error);
+                }
+                // It was pending on the socket; being told has cleared it.
+                Err(_) => {}
+            }
+        }
+        Ok(0)
     }
 
     pub(super) fn tx(
         &self,
-        _: &[u8],
+        buf: &[u8],
         packets: &[TxPacket],
         refused: &mut dyn FnMut(&TxPacket, Refusal),
     ) -> Sent {
-        packets.iter().for_each(|packet| refused(packet, Refusal::Failed));
-        Sent { failed: packets.len(), ..Sent::default() }
+        let pause = self.pause.load(Relaxed);
+        if pause > 0 {
+            self.pause.store(pause - 1, Relaxed);
+        }
+        Batch::new(self, buf, packets, pause == 0).send(refused)
     }
 
-    pub(super) fn send_ike(&self, _: IpAddr, _: SocketAddr, _: &[u8]) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+    /// One datagram by itself.
+    fn send(&self, packet: &TxPacket, bytes: &[u8]) -> io::Result<()> {
+        match &self.clear_df {
+            Some(socket) if !packet.df => socket.send(self.port, packet, bytes),
+            _ => self.socket.send(remote(packet), &self.control(packet), &[IoSlice::new(bytes)]),
+        }
+    }
+
+    /// What goes beside a packet.
+    fn control(&self, packet: &TxPacket) -> Control {
+        let mut control = Control::EMPTY;
+        if let Some(source) = packet.src {
+            control.source(source);
+        }
+        if packet.tos != 0 {
+            control.tos(packet.tos, self.is_v6());
+        }
+        if packet.ttl != DEFAULT_TTL {
+            // the kernel sends none with 0
+            control.ttl(packet.ttl.max(1), self.is_v6());
+        }
+        control
+    }
+
+    pub(super) fn send_ike(&self, src: IpAddr, remote: SocketAddr, message: &[u8]) -> io::Result<()> {
+        let _guard = self.ike.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut control = Control::EMPTY;
+        control.source(src);
+        let parts = [IoSlice::new(&NON_ESP_MARKER), IoSlice::new(message)];
+        self.socket.send_in_fragments(remote, &control, &parts)
     }
 }
 
@@ -53,4 +148,36 @@ impl AsFd for UdpSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+/// Says who may have the port.
+fn explain(error: io::Error, port: u16) -> io::Error {
+    if error.kind() != io::ErrorKind::AddrInUse {
+        return error;
+    }
+    let text = format!("UDP port {port} is taken: does another IKE daemon (charon, pluto, racoon) run here?");
+    io::Error::new(io::ErrorKind::AddrInUse, text)
+}
+
+fn remote(packet: &TxPacket) -> SocketAddr {
+    SocketAddr::new(packet.dst, packet.dst_port)
+}
+
+/// The datagrams of a message: one, or as many as the kernel has joined.
+fn packets(message: &Received<'_>, v6: bool, out: &mut Vec<RxPacket>) {
+    let (Some(source), Some(dst), Some(tos)) = (message.source(), destination(message, v6), tos(message, v6))
+    else {
+        return;
+    };
+    let len = message.data.len;
+    let size = segment_size(message).unwrap_or(len).max(1);
+    let packet = |i: u32| RxPacket {
+        data: Piece { off: message.data.off + i * size, len: size.min(len - i * size) },
+        road: RxRoad::Udp,
+        src: source.ip(),
+        src_port: source.port(),
+        dst,
+        tos,
+    };
+    out.extend((0..len.div_ceil(size).clamp(1, MOST)).map(packet));
 }

@@ -7,12 +7,13 @@ use std::cell::RefCell;
 use std::io;
 use std::marker::PhantomData;
 use std::mem;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
 use libc::{c_int, c_uint, c_void, iovec, mmsghdr};
 
+use super::cmsg::{self, Control};
 use crate::slab::{Piece, SLOTS, Slab};
 use crate::txq::MAX_PIECES;
 use crate::vnet::VNET_LEN;
@@ -25,8 +26,6 @@ pub const HEADROOM: u32 = 50;
 const BATCH: usize = 64;
 /// Parts of one message: the offload header and the pieces of the frame.
 const PARTS: usize = MAX_PIECES + 1;
-/// Room for the ancillary data of one message: a packet socket's auxdata, or IPv6 packet info and traffic class.
-const CONTROL: usize = 96;
 /// Room for a `sockaddr_in6`, the longest address used here.
 const NAME: usize = 28;
 
@@ -34,11 +33,6 @@ const NAME: usize = 28;
 #[derive(Debug, Clone, Copy)]
 #[repr(C, align(8))]
 struct Name([u8; NAME]);
-
-/// Ancillary data as the kernel lays it out; aligned as `cmsghdr` must be.
-#[derive(Debug, Clone, Copy)]
-#[repr(C, align(8))]
-struct Control([u8; CONTROL]);
 
 /// What to ask for beside the data of each message.
 #[derive(Debug, Clone, Copy, Default)]
@@ -65,35 +59,21 @@ pub struct Received<'a> {
 }
 
 impl Received<'_> {
-    /// The IPv6 address that it came from.
-    pub fn name_v6(&self) -> Option<[u8; 16]> {
-        let family = u16::from_ne_bytes(self.name.first_chunk::<2>().copied()?);
-        if c_int::from(family) != libc::AF_INET6 {
-            return None;
+    /// The address that it came from; a raw socket tells no port.
+    pub fn source(&self) -> Option<SocketAddr> {
+        let field = |at| self.name.get(at..);
+        let family = u16::from_ne_bytes(*field(0)?.first_chunk()?);
+        let port = u16::from_be_bytes(*field(2)?.first_chunk()?);
+        match c_int::from(family) {
+            libc::AF_INET => Some(SocketAddr::from((*field(4)?.first_chunk::<4>()?, port))),
+            libc::AF_INET6 => Some(SocketAddr::from((*field(8)?.first_chunk::<16>()?, port))),
+            _ => None,
         }
-        self.name.get(8..24)?.try_into().ok()
     }
 
     /// The first ancillary item of that kind, if it has at least `N` bytes.
     pub fn control<const N: usize>(&self, level: c_int, kind: c_int) -> Option<&[u8; N]> {
-        find_control(self.control, level, kind)?.first_chunk::<N>()
-    }
-}
-
-/// Walks `cmsghdr { len: usize, level: i32, type: i32 }` items, each aligned to a word. Lengths that contradict the buffer
-/// end the walk.
-fn find_control(mut rest: &[u8], level: c_int, kind: c_int) -> Option<&[u8]> {
-    const WORD: usize = size_of::<usize>();
-    const HEAD: usize = WORD + 8;
-    loop {
-        let len = usize::from_ne_bytes(rest.first_chunk::<WORD>().copied()?);
-        let found_level = c_int::from_ne_bytes(rest.get(WORD..WORD + 4)?.try_into().ok()?);
-        let found_kind = c_int::from_ne_bytes(rest.get(WORD + 4..HEAD)?.try_into().ok()?);
-        let data = rest.get(HEAD..len)?;
-        if (found_level, found_kind) == (level, kind) {
-            return Some(data);
-        }
-        rest = rest.get(len.next_multiple_of(WORD)..)?;
+        cmsg::find(self.control, level, kind)?.first_chunk::<N>()
     }
 }
 
@@ -111,6 +91,7 @@ struct TxScratch {
     messages: Box<[mmsghdr]>,
     parts: Box<[iovec]>,
     names: Box<[Name]>,
+    controls: Box<[Control]>,
     /// The caller's number for each message.
     tags: Box<[usize]>,
 }
@@ -132,12 +113,13 @@ thread_local! {
         parts: boxed([NO_PART; 2], SLOTS),
         vnets: boxed([0; VNET_LEN], SLOTS),
         names: boxed(Name([0; NAME]), SLOTS),
-        controls: boxed(Control([0; CONTROL]), SLOTS),
+        controls: boxed(Control::EMPTY, SLOTS),
     });
     static TX: RefCell<TxScratch> = RefCell::new(TxScratch {
         messages: boxed(empty_message(), BATCH),
         parts: boxed(NO_PART, BATCH * PARTS),
         names: boxed(Name([0; NAME]), BATCH),
+        controls: boxed(Control::EMPTY, BATCH),
         tags: boxed(0, BATCH),
     });
 }
@@ -183,17 +165,18 @@ impl RxScratch {
                 iovec { iov_base: base.wrapping_add(slot.off as usize).cast(), iov_len: slot.len as usize };
         }
         let parts = self.parts.as_mut_ptr().cast::<iovec>();
-        let (names, controls) = (self.names.as_mut_ptr(), self.controls.as_mut_ptr());
+        let names = self.names.as_mut_ptr();
         let skip = usize::from(!wants.vnet);
-        for (i, message) in self.messages.iter_mut().enumerate().take(n) {
+        let headers = self.messages.iter_mut().zip(self.controls.iter_mut()).enumerate();
+        for (i, (message, control)) in headers.take(n) {
             let header = &mut message.msg_hdr;
             header.msg_iov = parts.wrapping_add(2 * i + skip);
             header.msg_iovlen = 2 - skip;
             header.msg_name = if wants.name { names.wrapping_add(i).cast() } else { ptr::null_mut() };
             header.msg_namelen = if wants.name { NAME as libc::socklen_t } else { 0 };
-            header.msg_control =
-                if wants.control { controls.wrapping_add(i).cast() } else { ptr::null_mut::<c_void>() };
-            header.msg_controllen = if wants.control { CONTROL } else { 0 };
+            let room = if wants.control { control.room() } else { &mut [] };
+            header.msg_control = room.as_mut_ptr().cast::<c_void>();
+            header.msg_controllen = room.len();
             header.msg_flags = 0;
         }
     }
@@ -208,7 +191,7 @@ impl RxScratch {
             truncated: message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
             vnet: self.vnets.get(i)?,
             name: self.names.get(i)?.0.get(..message.msg_hdr.msg_namelen as usize).unwrap_or(&[]),
-            control: self.controls.get(i)?.0.get(..message.msg_hdr.msg_controllen).unwrap_or(&[]),
+            control: self.controls.get(i)?.written(message.msg_hdr.msg_controllen),
         })
     }
 }
@@ -250,13 +233,20 @@ impl<'d> Sender<'d, '_> {
         self.messages == BATCH
     }
 
-    /// Adds a message made of `parts`, in order, to `to` (None on a socket that knows its destination). False when the
-    /// sender is full or the message has too many parts; nothing is added then.
-    pub fn push(&mut self, tag: usize, to: Option<IpAddr>, parts: impl Iterator<Item = &'d [u8]>) -> bool {
+    /// Adds a message made of `parts`, in order, to `to` (None on a socket that knows its destination; port 0 on a raw one),
+    /// with `control` beside it. False when the sender is full or the message has too many parts; nothing is added then.
+    pub fn push(
+        &mut self,
+        tag: usize,
+        to: Option<SocketAddr>,
+        control: &Control,
+        parts: impl Iterator<Item = &'d [u8]>,
+    ) -> bool {
         let scratch = &mut *self.scratch;
-        let (Some(message), Some(name), Some(tag_slot), Some(room)) = (
+        let (Some(message), Some(name), Some(control_slot), Some(tag_slot), Some(room)) = (
             scratch.messages.get_mut(self.messages),
             scratch.names.get_mut(self.messages),
+            scratch.controls.get_mut(self.messages),
             scratch.tags.get_mut(self.messages),
             scratch.parts.get_mut(self.parts..self.parts + PARTS),
         ) else {
@@ -271,6 +261,10 @@ impl<'d> Sender<'d, '_> {
         *tag_slot = tag;
         message.msg_hdr.msg_iovlen = count;
         message.msg_hdr.msg_namelen = name.set(to);
+        message.msg_hdr.msg_controllen = control.as_bytes().len();
+        if message.msg_hdr.msg_controllen > 0 {
+            *control_slot = *control;
+        }
         self.messages += 1;
         self.parts += count;
         true
@@ -307,23 +301,27 @@ impl<'d> Sender<'d, '_> {
         taken
     }
 
-    /// Points the headers at their parts and names.
+    /// Points the headers at their parts, names and ancillary data.
     fn aim(&mut self) {
         let mut parts = self.scratch.parts.as_mut_ptr();
         let names = self.scratch.names.as_mut_ptr();
+        let controls = self.scratch.controls.as_mut_ptr();
         for (i, message) in self.scratch.messages.iter_mut().enumerate().take(self.messages) {
             let header = &mut message.msg_hdr;
             header.msg_iov = parts;
             parts = parts.wrapping_add(header.msg_iovlen);
-            header.msg_name =
-                if header.msg_namelen == 0 { ptr::null_mut() } else { names.wrapping_add(i).cast() };
+            let (named, controlled) = (header.msg_namelen != 0, header.msg_controllen != 0);
+            header.msg_name = if named { names.wrapping_add(i).cast() } else { ptr::null_mut() };
+            // the items come first in a Control
+            header.msg_control = if controlled { controls.wrapping_add(i).cast() } else { ptr::null_mut() };
         }
     }
 }
 
 impl Name {
     /// Writes the `sockaddr` of `to` and returns its length; 0 for none.
-    fn set(&mut self, to: Option<IpAddr>) -> libc::socklen_t {
+    fn set(&mut self, to: Option<SocketAddr>) -> libc::socklen_t {
+        let Some(to) = to else { return 0 };
         let bytes = &mut self.0;
         bytes.fill(0);
         let mut put = |at: usize, value: &[u8]| {
@@ -331,16 +329,16 @@ impl Name {
                 field.copy_from_slice(value);
             }
         };
+        put(2, &to.port().to_be_bytes());
         match to {
-            None => 0,
-            Some(IpAddr::V4(a)) => {
+            SocketAddr::V4(a) => {
                 put(0, &(libc::AF_INET as u16).to_ne_bytes());
-                put(4, &a.octets());
+                put(4, &a.ip().octets());
                 16
             }
-            Some(IpAddr::V6(a)) => {
+            SocketAddr::V6(a) => {
                 put(0, &(libc::AF_INET6 as u16).to_ne_bytes());
-                put(8, &a.octets());
+                put(8, &a.ip().octets());
                 NAME as libc::socklen_t
             }
         }
@@ -353,31 +351,6 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
-
-    fn item(level: c_int, kind: c_int, data: &[u8]) -> Vec<u8> {
-        let mut v = (16 + data.len()).to_ne_bytes().to_vec();
-        v.extend(level.to_ne_bytes());
-        v.extend(kind.to_ne_bytes());
-        v.extend(data);
-        v.resize(v.len().next_multiple_of(8), 0);
-        v
-    }
-
-    #[test]
-    fn control_items_are_found_and_lies_end_the_walk() {
-        let mut v = item(1, 2, b"abcde");
-        v.extend(item(3, 4, b"fgh"));
-        assert_eq!(find_control(&v, 1, 2), Some(&b"abcde"[..]));
-        assert_eq!(find_control(&v, 3, 4), Some(&b"fgh"[..]));
-        assert_eq!(find_control(&v, 5, 6), None);
-        for lie in [0usize, 1, 15, 1000, usize::MAX] {
-            v[..8].copy_from_slice(&lie.to_ne_bytes());
-            assert_eq!(find_control(&v, 3, 4), None, "length {lie}");
-        }
-        for cut in 0..v.len() {
-            find_control(&v[..cut], 3, 4);
-        }
-    }
 
     fn udp_pair() -> (UdpSocket, UdpSocket) {
         let (a, b) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
@@ -396,7 +369,7 @@ mod tests {
                     taken += sender.flush(a.as_fd(), &mut |_, e| panic!("refused: {e}"));
                 }
                 let (left, right) = body.split_at(i / 2);
-                assert!(sender.push(i, None, [left, right].into_iter()));
+                assert!(sender.push(i, None, &Control::EMPTY, [left, right].into_iter()));
             }
             taken + sender.flush(a.as_fd(), &mut |_, e| panic!("refused: {e}"))
         });
@@ -418,7 +391,7 @@ mod tests {
         let mut refused = Vec::new();
         let taken = with_sender(|sender| {
             for (tag, body) in [(10, &small), (11, &big), (12, &big), (13, &small)] {
-                assert!(sender.push(tag, None, std::iter::once(&body[..])));
+                assert!(sender.push(tag, None, &Control::EMPTY, std::iter::once(&body[..])));
             }
             sender.flush(a.as_fd(), &mut |tag, errno| {
                 refused.push((tag, errno));
@@ -435,8 +408,8 @@ mod tests {
     #[test]
     fn too_many_parts_are_not_taken() {
         with_sender(|sender| {
-            assert!(!sender.push(0, None, std::iter::repeat_n(&b"x"[..], PARTS + 1)));
-            assert!(sender.push(0, None, std::iter::repeat_n(&b"x"[..], PARTS)));
+            assert!(!sender.push(0, None, &Control::EMPTY, std::iter::repeat_n(&b"x"[..], PARTS + 1)));
+            assert!(sender.push(0, None, &Control::EMPTY, std::iter::repeat_n(&b"x"[..], PARTS)));
             assert_eq!(sender.messages, 1);
         });
     }

@@ -4,12 +4,14 @@
 //! does not outlive the call.
 #![allow(unsafe_code)]
 
+pub mod cmsg;
 pub mod epoll;
 pub mod eventfd;
 pub mod mmsg;
 pub mod packet_socket;
 pub mod raw_ip;
 pub mod tun;
+pub mod udp;
 
 use std::ffi::CString;
 use std::io;
@@ -58,6 +60,16 @@ fn get_option<T: FromBytes + IntoBytes>(fd: &impl AsFd, level: c_int, name: c_in
     // SAFETY: the kernel writes at most `len` bytes to `value`, which has that many, and any bytes are valid there.
     check(unsafe { libc::getsockopt(fd, level, name, value.as_mut_bytes().as_mut_ptr().cast(), &mut len) })?;
     Ok(value)
+}
+
+// asm-generic/socket.h, linux/sock_diag.h: a list of numbers, drops the last
+const SO_MEMINFO: c_int = 55;
+const SK_MEMINFO_VARS: usize = 9;
+
+/// Packets that a socket has dropped since it was made, for want of buffer above all; wraps.
+pub fn drops(socket: &impl AsFd) -> Option<u32> {
+    let info = get_option::<[u32; SK_MEMINFO_VARS]>(socket, libc::SOL_SOCKET, SO_MEMINFO).ok()?;
+    info.last().copied()
 }
 
 /// Asks for socket buffers of `bytes`, beyond the system's limits where the process may (CAP_NET_ADMIN), and else up to

@@ -1,16 +1,13 @@
 //! Raw IP sockets for GRE and ESP: we write the outer IP header ourselves.
 
-use std::io;
+use std::io::{self, IoSlice};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use libc::c_int;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, MsgHdr, Protocol, SockAddr, Socket, Type};
 
-use super::{get_option, mmsg, set_buffers, set_option};
-
-// asm-generic/socket.h, linux/sock_diag.h: a list of numbers, drops the last
-const SO_MEMINFO: c_int = 55;
-const SK_MEMINFO_VARS: usize = 9;
+use super::{mmsg, set_buffers, set_option};
 
 /// A raw socket that receives every packet of one protocol to this host, and sends packets with the IP header that they bring.
 #[derive(Debug)]
@@ -59,10 +56,14 @@ impl RawIp {
         Ok(RawIp { socket })
     }
 
-    /// Packets that the socket has dropped since it was made, for want of buffer above all; wraps.
-    pub fn drops(&self) -> Option<u32> {
-        let info = get_option::<[u32; SK_MEMINFO_VARS]>(&self.socket, libc::SOL_SOCKET, SO_MEMINFO).ok()?;
-        info.last().copied()
+    /// Sends one packet, of several parts. Never blocks.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn send(&self, to: Ipv4Addr, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        let to = SockAddr::from(SocketAddrV4::new(to, 0));
+        let message = MsgHdr::new().with_addr(&to).with_buffers(parts);
+        self.socket.sendmsg(&message, libc::MSG_DONTWAIT).map(drop)
     }
 
     /// Takes up to 64 ICMP errors off the socket's error queue, unseen. False: there may be more.

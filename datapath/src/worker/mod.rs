@@ -126,17 +126,21 @@ impl Worker {
     /// Takes a few batches from the source behind `token` and forwards them.
     fn serve(&mut self, token: u64) {
         let Some(source) = self.sources.get(token).cloned() else { return };
+        let batch = match &source {
+            Source::Local(..) => SLOTS,
+            Source::Underlay(underlay) => underlay.batch(),
+        };
         for _ in 0..TURN {
             let received = match &source {
                 Source::Local(id, port) => {
-                    let received = port.rx(&mut self.slab, SLOTS, &mut self.frames);
+                    let received = port.rx(&mut self.slab, batch, &mut self.frames);
                     if received.is_ok() {
                         self.forward_frames(*id);
                     }
                     received
                 }
                 Source::Underlay(underlay) => {
-                    let received = underlay.rx(&mut self.slab, SLOTS, &mut self.packets);
+                    let received = underlay.rx(&mut self.slab, batch, &mut self.packets);
                     if received.is_ok() {
                         self.forward_packets();
                     }
@@ -145,7 +149,7 @@ impl Worker {
             };
             self.flush();
             match received {
-                Ok(n) if n == SLOTS => {}
+                Ok(n) if n == batch => {}
                 Ok(_) => return,
                 Err(_) => {
                     // nothing more comes from it: a level-triggered wait would spin on its error

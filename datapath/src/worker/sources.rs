@@ -85,15 +85,16 @@ impl Sources {
     }
 }
 
-/// Local ports by their own choice of worker, underlays round robin from the last worker down, so that with two
-/// workers each direction has its own.
+/// Local ports by their own choice of worker, underlays round robin from the last worker down to the second: with two
+/// workers each direction has its own, whatever the road.
 fn wanted(snapshot: &Snapshot, index: usize, workers: usize) -> Vec<Source> {
     let ports = snapshot.ports.iter().flatten().filter(|p| p.worker % workers == index);
     let local = ports.filter_map(|p| match &p.kind {
         PortKind::Local(local) => Some(Source::Local(p.id, Arc::clone(local))),
         PortKind::Tunnel(_) => None,
     });
+    let spread = workers.saturating_sub(1).max(1);
     let underlays = snapshot.underlays.iter().enumerate();
-    let underlays = underlays.filter(|(i, _)| workers - 1 - i % workers == index);
+    let underlays = underlays.filter(|(i, _)| workers - 1 - i % spread == index);
     local.chain(underlays.map(|(_, u)| Source::Underlay(Arc::clone(u)))).collect()
 }

@@ -1,0 +1,140 @@
+//! A batch on its way out, in order, train by train.
+
+use std::iter;
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::{PAUSE, UdpSocket, remote, train};
+use crate::port::{Refusal, Sent, Tally, TxPacket};
+use crate::sys::mmsg::{self, Refused, Sender};
+
+pub(super) struct Batch<'a> {
+    socket: &'a UdpSocket,
+    buf: &'a [u8],
+    packets: &'a [TxPacket],
+    trains: bool,
+    tally: Tally,
+    /// The socket takes no more: the first packet that was not tried.
+    end: Option<usize>,
+}
+
+type OnRefusal<'r> = &'r mut dyn FnMut(&TxPacket, Refusal);
+
+impl<'a> Batch<'a> {
+    /// `packets` lie in `buf`. `trains`: several may go as one message.
+    pub(super) fn new(
+        socket: &'a UdpSocket,
+        buf: &'a [u8],
+        packets: &'a [TxPacket],
+        trains: bool,
+    ) -> Batch<'a> {
+        Batch { socket, buf, packets, trains, tally: Tally::default(), end: None }
+    }
+
+    pub(super) fn send(mut self, refused: OnRefusal<'_>) -> Sent {
+        mmsg::with_sender(|sender| {
+            let mut next = 0;
+            while let (Some(first), None) = (self.packets.get(next), self.end) {
+                let count = self.train_at(next);
+                if self.socket.clear_df.is_some() && !first.df {
+                    self.flush(sender, refused);
+                    self.send_singly(next, count, refused);
+                } else {
+                    if sender.is_full() {
+                        self.flush(sender, refused);
+                    }
+                    self.push(sender, next, count, refused);
+                }
+                next += count;
+            }
+            self.flush(sender, refused);
+        });
+        self.close(refused)
+    }
+
+    /// How many packets from `first` on go as one message; at least 1.
+    fn train_at(&self, first: usize) -> usize {
+        if !self.trains {
+            return 1;
+        }
+        self.packets.get(first..).map_or(1, train::len).max(1)
+    }
+
+    /// The bytes of some packets that lie one behind the other.
+    fn bytes(&self, first: usize, count: usize) -> Option<&'a [u8]> {
+        let (first, last) = (self.packets.get(first)?, self.packets.get(first + count - 1)?);
+        self.buf.get(first.start as usize..last.start as usize + last.len as usize)
+    }
+
+    fn push(&mut self, sender: &mut Sender<'a, '_>, first: usize, count: usize, refused: OnRefusal<'_>) {
+        let (Some(packet), Some(bytes)) = (self.packets.get(first), self.bytes(first, count)) else {
+            self.refuse(first, count, libc::EINVAL, refused);
+            return;
+        };
+        let mut control = self.socket.control(packet);
+        if count > 1 {
+            control.train(packet.len as u16);
+        }
+        sender.push(first, Some(remote(packet)), &control, iter::once(bytes));
+    }
+
+    fn flush(&mut self, sender: &mut Sender<'a, '_>, refused: OnRefusal<'_>) {
+        if self.end.is_none() {
+            sender.flush(self.socket.as_fd(), &mut |first, errno| self.judge(first, errno, refused));
+        }
+    }
+
+    /// The message that starts with packet `first` met an error.
+    fn judge(&mut self, first: usize, errno: i32, refused: OnRefusal<'_>) -> Refused {
+        let count = self.train_at(first);
+        // EINVAL: the kernel knows no trains, or one datagram is too long; newer ones say EMSGSIZE then. EIO: the device
+        // does not compute checksums.
+        if count == 1 || !matches!(errno, libc::EINVAL | libc::EMSGSIZE | libc::EIO) {
+            return self.refuse(first, count, errno, refused);
+        }
+        let before = self.tally.refused();
+        let verdict = self.send_singly(first, count, refused);
+        if self.tally.refused() == before {
+            self.socket.pause.store(PAUSE, Relaxed);
+        }
+        verdict
+    }
+
+    /// A system call for each, where it stands in the order.
+    fn send_singly(&mut self, first: usize, count: usize, refused: OnRefusal<'_>) -> Refused {
+        for (i, packet) in self.packets.iter().enumerate().skip(first).take(count) {
+            let sent = match self.bytes(i, 1) {
+                Some(bytes) => self.socket.send(packet, bytes).map_err(|e| e.raw_os_error()),
+                None => Err(Some(libc::EINVAL)),
+            };
+            if let Err(errno) = sent
+                && self.refuse(i, 1, errno.unwrap_or(libc::EIO), refused) == Refused::Stop
+            {
+                return Refused::Stop;
+            }
+        }
+        Refused::Skip
+    }
+
+    /// Accounts for packets that were refused together.
+    fn refuse(&mut self, first: usize, count: usize, errno: i32, refused: OnRefusal<'_>) -> Refused {
+        let mut verdict = Refused::Skip;
+        for packet in self.packets.iter().skip(first).take(count) {
+            refused(packet, Refusal::of(errno));
+            verdict = self.tally.refuse(errno);
+        }
+        if verdict == Refused::Stop {
+            self.end = Some(first + count);
+        }
+        verdict
+    }
+
+    /// The account of the whole batch.
+    fn close(mut self, refused: OnRefusal<'_>) -> Sent {
+        let end = self.end.unwrap_or(self.packets.len());
+        self.tally.sent.ok = end.saturating_sub(self.tally.refused());
+        let rest = self.tally.rest.unwrap_or(Refusal::Failed);
+        self.packets.iter().skip(end).for_each(|packet| refused(packet, rest));
+        self.tally.close(self.packets.len())
+    }
+}
