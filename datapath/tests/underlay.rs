@@ -1,4 +1,4 @@
-//! GRE by raw sockets against a real kernel: this host has one end of a veth pair, the test plays the network at the other
+//! GRE and ESP by raw sockets against a real kernel: this host has one end of a veth pair, the test plays the network at the other
 //! end with a packet port, and sees and says every byte.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail as tests do")]
 
@@ -164,38 +164,44 @@ fn receive(underlay: &Underlay) -> (RxPacket, Vec<u8>) {
 const ALL_SENT: fn(usize) -> (Sent, Vec<PortId>) = |ok| (Sent { ok, full: 0, failed: 0 }, Vec::new());
 
 #[test]
-fn gre4_sends_our_header_as_it_is() {
-    in_namespace("gre4_sends_our_header_as_it_is", || {
+fn raw4_sends_our_header_as_it_is() {
+    in_namespace("raw4_sends_our_header_as_it_is", || {
         let net = network();
-        let underlay = Underlay::gre4().unwrap();
-        for (tos, flags) in [(0, DF), (0xb9, 0), (3, DF)] {
-            let packet = ipv4(HOST4, PEER4, 47, tos, flags, &[], &gre(1000));
-            assert_eq!(transmit(&underlay, &[(&packet, PEER4.into())]), ALL_SENT(1));
-            assert_eq!(sent_by_host(&net), [packet]);
+        for (underlay, protocol) in [(Underlay::gre4().unwrap(), 47), (Underlay::esp4().unwrap(), 50)] {
+            for (tos, flags) in [(0, DF), (0xb9, 0), (3, DF)] {
+                let packet = ipv4(HOST4, PEER4, protocol, tos, flags, &[], &gre(1000));
+                assert_eq!(transmit(&underlay, &[(&packet, PEER4.into())]), ALL_SENT(1));
+                assert_eq!(sent_by_host(&net), [packet]);
+            }
+            // Source and checksum that we leave out are filled in.
+            let whole = ipv4(HOST4, PEER4, protocol, 0, DF, &[], &gre(100));
+            let mut bare = whole.clone();
+            bare[10..16].fill(0);
+            assert_eq!(transmit(&underlay, &[(&bare, PEER4.into())]), ALL_SENT(1));
+            assert_eq!(sent_by_host(&net), [whole]);
         }
-        // Source and checksum that we leave out are filled in.
-        let whole = ipv4(HOST4, PEER4, 47, 0, DF, &[], &gre(100));
-        let mut bare = whole.clone();
-        bare[10..16].fill(0);
-        assert_eq!(transmit(&underlay, &[(&bare, PEER4.into())]), ALL_SENT(1));
-        assert_eq!(sent_by_host(&net), [whole]);
     });
 }
 
 #[test]
-fn gre4_receives_from_the_gre_header_on() {
-    in_namespace("gre4_receives_from_the_gre_header_on", || {
+fn raw4_receives_its_protocol_behind_the_ip_header() {
+    in_namespace("raw4_receives_its_protocol_behind_the_ip_header", || {
         let net = network();
-        let underlay = Underlay::gre4().unwrap();
+        let underlays = [(Underlay::gre4().unwrap(), 47), (Underlay::esp4().unwrap(), 50)];
         let body = gre(333);
         for (tos, options) in [(0, &[][..]), (0xb9, &[]), (3, &[1, 1, 1, 1, 1, 1, 1, 0])] {
-            // Behind the packet stands what pads the frame.
-            let packet = [&ipv4(PEER4, HOST4, 47, tos, DF, options, &body)[..], &[0xee; 9]].concat();
-            deliver(&net, &packet);
-            let (got, data) = receive(&underlay);
-            assert_eq!((got.src, got.dst, got.tos), (PEER4.into(), HOST4.into(), tos));
-            assert_eq!(data, body);
+            for (underlay, protocol) in &underlays {
+                // Behind the packet stands what pads the frame.
+                let packet =
+                    [&ipv4(PEER4, HOST4, *protocol, tos, DF, options, &body)[..], &[0xee; 9]].concat();
+                deliver(&net, &packet);
+                let (got, data) = receive(underlay);
+                assert_eq!((got.src, got.dst, got.tos), (PEER4.into(), HOST4.into(), tos));
+                assert_eq!((got.road, got.src_port), (underlay.road(), 0));
+                assert_eq!(data, body);
+            }
         }
+        assert!(underlays.iter().all(|(underlay, _)| receive_all(underlay).is_empty()));
     });
 }
 
@@ -218,20 +224,24 @@ fn gre4_receives_fragments_whole() {
 }
 
 #[test]
-fn gre6_sends_our_header_as_it_is_and_receives() {
-    in_namespace("gre6_sends_our_header_as_it_is_and_receives", || {
+fn raw6_sends_our_header_as_it_is_and_receives() {
+    in_namespace("raw6_sends_our_header_as_it_is_and_receives", || {
         let net = network();
-        let underlay = Underlay::gre6().unwrap();
+        let underlays = [(Underlay::gre6().unwrap(), 47), (Underlay::esp6().unwrap(), 50)];
         for class in [0, 0xb9, 3] {
-            let packet = ipv6(HOST6, PEER6, 47, class, &gre(1000));
-            assert_eq!(transmit(&underlay, &[(&packet, PEER6.into())]), ALL_SENT(1));
-            assert_eq!(sent_by_host(&net), [packet]);
+            for (underlay, protocol) in &underlays {
+                let packet = ipv6(HOST6, PEER6, *protocol, class, &gre(1000));
+                assert_eq!(transmit(underlay, &[(&packet, PEER6.into())]), ALL_SENT(1));
+                assert_eq!(sent_by_host(&net), [packet]);
 
-            deliver(&net, &ipv6(PEER6, HOST6, 47, class, &gre(777)));
-            let (got, data) = receive(&underlay);
-            assert_eq!((got.src, got.dst, got.tos), (PEER6.into(), HOST6.into(), class));
-            assert_eq!(data, gre(777));
+                deliver(&net, &ipv6(PEER6, HOST6, *protocol, class, &gre(777)));
+                let (got, data) = receive(underlay);
+                assert_eq!((got.src, got.dst, got.tos), (PEER6.into(), HOST6.into(), class));
+                assert_eq!((got.road, got.src_port), (underlay.road(), 0));
+                assert_eq!(data, gre(777));
+            }
         }
+        assert!(underlays.iter().all(|(underlay, _)| receive_all(underlay).is_empty()));
     });
 }
 

@@ -70,6 +70,16 @@ impl Host {
         c
     }
 
+    /// Runs `open` in its namespace; a socket that it opens stays there.
+    pub fn enter<T: Send + 'static>(&self, open: impl FnOnce() -> T + Send + 'static) -> T {
+        let namespace = std::fs::File::open(format!("/proc/{}/ns/net", self.pid())).unwrap();
+        let entered = thread::spawn(move || {
+            nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            open()
+        });
+        entered.join().unwrap()
+    }
+
     pub fn sh(&self, command: &str) {
         assert!(self.command(command).status().unwrap().success(), "{command}");
     }

@@ -138,3 +138,58 @@ impl<'a> Batch<'a> {
         self.tally.close(self.packets.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::slab::{SLOTS, Slab};
+    use crate::snapshot::PortId;
+    use crate::sys::udp::Udp;
+
+    /// A kernel or a device that knows no trains: what one would have held goes all the same, and the next ones are not tried.
+    #[test]
+    fn a_train_that_is_refused_goes_in_pieces() {
+        let socket = UdpSocket::new(Udp::v4(0, 64, 1 << 20).unwrap(), 0, None);
+        let here = socket2::SockRef::from(&socket.as_fd()).local_addr().unwrap().as_socket_ipv4().unwrap();
+        let to = SocketAddr::from(([127, 0, 0, 1], here.port()));
+        let packet = |i: u32| TxPacket {
+            dst_port: to.port(),
+            ..TxPacket::raw(100 * i, 100, to.ip(), PortId(i as u16))
+        };
+        let packets: Vec<TxPacket> = (0..5).map(packet).collect();
+        let buf: Vec<u8> = (0..500u32).map(|i| (i / 100) as u8).collect();
+        let received = || {
+            let (mut slab, mut out) = (Slab::new(), Vec::new());
+            let messages = socket.rx(&mut slab, SLOTS, &mut out).unwrap();
+            (messages, out.iter().map(|p| slab.get(p.data).to_vec()).collect::<Vec<_>>())
+        };
+        let whole: Vec<Vec<u8>> = buf.chunks(100).map(<[u8]>::to_vec).collect();
+        let nothing: &mut dyn FnMut(&TxPacket, Refusal) = &mut |p, why| panic!("{p:?} {why:?}");
+
+        for errno in [libc::EINVAL, libc::EIO, libc::EMSGSIZE] {
+            socket.pause.store(0, Relaxed);
+            let mut batch = Batch::new(&socket, &buf, &packets, true);
+            assert_eq!(batch.judge(0, errno, nothing), Refused::Skip);
+            assert_eq!(batch.close(nothing), Sent { ok: 5, ..Sent::default() });
+            assert_eq!(received(), (5, whole.clone()));
+            assert_eq!(socket.pause.load(Relaxed), PAUSE);
+        }
+        assert_eq!(socket.tx(&buf, &packets, nothing).ok, 5);
+        assert_eq!(received(), (5, whole.clone()));
+        assert_eq!(socket.pause.load(Relaxed), PAUSE - 1);
+
+        // no room: nobody is tried again
+        let mut refused = 0;
+        let count: &mut dyn FnMut(&TxPacket, Refusal) = &mut |_, why| {
+            assert_eq!(why, Refusal::Full);
+            refused += 1;
+        };
+        let mut batch = Batch::new(&socket, &buf, &packets, true);
+        assert_eq!(batch.judge(0, libc::EAGAIN, count), Refused::Stop);
+        assert_eq!(batch.close(nothing), Sent { full: 5, ..Sent::default() });
+        assert_eq!((refused, received()), (5, (0, vec![])));
+    }
+}
