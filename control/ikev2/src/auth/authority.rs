@@ -12,7 +12,7 @@ use webpki::{
 use x509_cert::crl::CertificateList;
 use x509_cert::der::Decode;
 
-use super::certificate::{Certificate, date};
+use super::certificate::{Certificate, CommonName, date};
 use super::{AuthError, Source};
 
 /// What may sign certificates and revocation lists: SHA-2 with RSA of 2048 bits and more or with ECDSA, and Ed25519.
@@ -35,68 +35,68 @@ const SIGNATURES: &[&dyn SignatureVerificationAlgorithm] = &[
 
 /// CAs, and lists of what they have revoked.
 pub struct Authority {
-    anchors: Vec<Anchor>,
+    /// Their certificates, and in the same order what webpki wants of them.
+    cas: Vec<Certificate>,
+    anchors: Vec<TrustAnchor<'static>>,
     lists: Vec<RevocationList>,
     /// Where the CAs stand, for messages.
     files: String,
-}
-
-struct Anchor {
-    certificate: Certificate,
-    anchor: TrustAnchor<'static>,
 }
 
 struct RevocationList {
     file: String,
     der: Vec<u8>,
     list: CertRevocationList<'static>,
+    this_update: u64,
     next_update: Option<u64>,
 }
 
 impl Authority {
     /// Reads CA certificates, of which there must be one at least, and revocation lists, if any.
     pub fn load(cas: &[Source<'_>], lists: &[Source<'_>]) -> Result<Authority, AuthError> {
-        let mut anchors = Vec::new();
+        let mut certificates = Vec::new();
         for source in cas {
             for der in source.certificates()? {
-                anchors.push(Anchor::new(&der, source.name)?);
+                certificates.push(ca(&der, source.name)?);
             }
         }
+        let anchors = certificates.iter().map(anchor).collect::<Result<_, _>>()?;
         let mut read = Vec::new();
         for source in lists {
             for der in source.revocation_lists()? {
                 read.push(RevocationList::new(der, source.name)?);
             }
         }
+        // of several that fit webpki heeds the first
+        read.sort_by_key(|list| std::cmp::Reverse(list.this_update));
         let files: Vec<&str> = cas.iter().map(|source| source.name).collect();
-        Ok(Authority { anchors, lists: read, files: files.join(", ") })
+        Ok(Authority { cas: certificates, anchors, lists: read, files: files.join(", ") })
     }
 
     /// What an operator should know of before peers feel it: CAs that have expired, and lists whose successor is due.
     pub fn warnings(&self, unix_now: u64) -> Vec<String> {
-        let expired = self.anchors.iter().filter_map(|a| a.certificate.check_dates(unix_now).err());
+        let expired = self.cas.iter().filter_map(|ca| ca.check_dates(unix_now).err());
         let stale = self.lists.iter().filter_map(|list| list.stale(unix_now));
         expired.map(|e| e.to_string()).chain(stale).collect()
     }
 
     /// The CAs' public keys, in DER.
     pub(super) fn keys(&self) -> impl Iterator<Item = &[u8]> {
-        self.anchors.iter().map(|a| a.certificate.spki.as_slice())
+        self.cas.iter().map(|ca| ca.spki.as_slice())
     }
 
     /// That `end` is signed, by way of some of `intermediates`, by a CA, and that all of them are in force and allowed
-    /// to do what they do. Returns whether a CA on the way limits which names may stand below it.
+    /// to do what they do. Returns whether its common name may count.
     pub(super) fn accept(
         &self,
         end: &Certificate,
         intermediates: &[CertificateDer<'_>],
         unix_now: u64,
-    ) -> Result<NamesLimited, AuthError> {
+    ) -> Result<CommonName, AuthError> {
         end.check_dates(unix_now)?;
         if !end.may_authenticate() {
             return Err(self.refused(end, "its keyUsage allows no digitalSignature"));
         }
-        let anchors: Vec<TrustAnchor<'_>> = self.anchors.iter().map(|a| a.anchor.clone()).collect();
         let lists: Vec<&CertRevocationList<'_>> = self.lists.iter().map(|l| &l.list).collect();
         let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
             options
@@ -109,7 +109,7 @@ impl Authority {
         let path = certificate
             .verify_for_usage(
                 SIGNATURES,
-                &anchors,
+                &self.anchors,
                 intermediates,
                 UnixTime::since_unix_epoch(Duration::from_secs(unix_now)),
                 Usage,
@@ -117,10 +117,12 @@ impl Authority {
                 Some(&|path| self.check_path(path, unix_now)),
             )
             .map_err(|e| self.explain(end, &e))?;
-        Ok(self.names_limited(&path))
+        // webpki holds alternative names to what a CA limits, common names it does not
+        Ok(if self.limits_names(&path) { CommonName::Never } else { CommonName::Alone })
     }
 
-    /// What webpki leaves open about a path: the dates of its anchor, key usage and the strength of keys of CAs.
+    /// What webpki leaves open about a path: the dates and the path length of its anchor, key usage and the strength of
+    /// keys of CAs.
     fn check_path(&self, path: &VerifiedPath<'_>, unix_now: u64) -> Result<(), Error> {
         for der in path.intermediate_certificates().map(|c| c.der()) {
             let parsed = Certificate::from_der(&der, "").map_err(|_| Error::BadDer)?;
@@ -129,6 +131,10 @@ impl Authority {
             }
         }
         let anchor = self.anchor_of(path).ok_or(Error::UnknownIssuer)?;
+        let cas_below = path.intermediate_certificates().count();
+        if anchor.path_len().is_some_and(|most| cas_below > usize::from(most)) {
+            return Err(Error::PathLenConstraintViolated);
+        }
         let time = UnixTime::since_unix_epoch(Duration::from_secs(unix_now));
         let unix = |secs| UnixTime::since_unix_epoch(Duration::from_secs(secs));
         match anchor.check_dates(unix_now) {
@@ -140,15 +146,16 @@ impl Authority {
         }
     }
 
-    fn names_limited(&self, path: &VerifiedPath<'_>) -> NamesLimited {
+    fn limits_names(&self, path: &VerifiedPath<'_>) -> bool {
         let limits =
             |der: CertificateDer<'_>| Certificate::from_der(&der, "").map_or(true, |c| c.constrains_names());
-        let anchor = self.anchor_of(path).is_none_or(Certificate::constrains_names);
-        NamesLimited(anchor || path.intermediate_certificates().any(|c| limits(c.der())))
+        self.anchor_of(path).is_none_or(Certificate::constrains_names)
+            || path.intermediate_certificates().any(|c| limits(c.der()))
     }
 
     fn anchor_of(&self, path: &VerifiedPath<'_>) -> Option<&Certificate> {
-        self.anchors.iter().find(|a| a.anchor == *path.anchor()).map(|a| &a.certificate)
+        let at = self.anchors.iter().position(|anchor| std::ptr::eq(anchor, path.anchor()))?;
+        self.cas.get(at)
     }
 
     fn refused(&self, end: &Certificate, why: &str) -> AuthError {
@@ -180,6 +187,7 @@ impl Authority {
             Error::UnsupportedCriticalExtension => {
                 "it or a certificate above it has a critical extension that is not understood here"
             }
+            Error::BadDer => "a CA certificate above it is malformed or has a key that is not accepted",
             Error::UnsupportedCertVersion => "it is not an X.509 v3 certificate",
             Error::UnsupportedSignatureAlgorithmContext(_) => {
                 "it is signed with an algorithm that is not accepted (such as SHA-1 or a short key)"
@@ -201,15 +209,10 @@ fn is_usage(error: &Error) -> bool {
     matches!(error, Error::RequiredEkuNotFoundContext(_) | Error::EmptyEkuExtension)
 }
 
-/// Whether a CA on the way limits names. webpki holds alternative names to such limits, common names it does not.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct NamesLimited(pub(super) bool);
-
 impl PartialEq for Authority {
     fn eq(&self, other: &Authority) -> bool {
-        let cas = |a: &Authority| a.anchors.iter().map(|a| a.certificate.clone()).collect::<Vec<_>>();
-        let lists = |a: &Authority| a.lists.iter().map(|l| l.der.clone()).collect::<Vec<_>>();
-        cas(self) == cas(other) && lists(self) == lists(other)
+        let lists = self.lists.iter().map(|l| &l.der);
+        self.cas == other.cas && lists.eq(other.lists.iter().map(|l| &l.der))
     }
 }
 
@@ -217,22 +220,23 @@ impl Eq for Authority {}
 
 impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cas: Vec<_> = self.anchors.iter().map(|a| a.certificate.to_string()).collect();
+        let cas: Vec<_> = self.cas.iter().map(Certificate::to_string).collect();
         write!(f, "Authority({} of {}, {} revocation lists)", cas.join("; "), self.files, self.lists.len())
     }
 }
 
-impl Anchor {
-    fn new(der: &[u8], file: &str) -> Result<Anchor, AuthError> {
-        let certificate = Certificate::from_der(der, file)?;
-        if !certificate.is_ca() {
-            return Err(AuthError::NotCa { subject: certificate.to_string(), file: file.to_owned() });
-        }
-        let anchor = webpki::anchor_from_trusted_cert(&certificate.der)
-            .map_err(|e| AuthError::Malformed { file: file.to_owned(), why: e.to_string() })?
-            .to_owned();
-        Ok(Anchor { certificate, anchor })
+fn ca(der: &[u8], file: &str) -> Result<Certificate, AuthError> {
+    let certificate = Certificate::from_der(der, file)?;
+    if !certificate.is_ca() {
+        return Err(AuthError::NotCa { subject: certificate.to_string(), file: file.to_owned() });
     }
+    Ok(certificate)
+}
+
+fn anchor(ca: &Certificate) -> Result<TrustAnchor<'static>, AuthError> {
+    let anchor = webpki::anchor_from_trusted_cert(&ca.der);
+    let anchor = anchor.map_err(|e| AuthError::Malformed { file: ca.to_string(), why: e.to_string() })?;
+    Ok(anchor.to_owned())
 }
 
 impl RevocationList {
@@ -241,8 +245,9 @@ impl RevocationList {
         let list = OwnedCertRevocationList::from_der(&der).map_err(|e| malformed(e.to_string()))?;
         let parsed: CertificateList =
             CertificateList::from_der(&der).map_err(|e| malformed(e.to_string()))?;
+        let this_update = parsed.tbs_cert_list.this_update.to_unix_duration().as_secs();
         let next_update = parsed.tbs_cert_list.next_update.map(|time| time.to_unix_duration().as_secs());
-        Ok(RevocationList { file: file.to_owned(), der, list: list.into(), next_update })
+        Ok(RevocationList { file: file.to_owned(), der, list: list.into(), this_update, next_update })
     }
 
     fn stale(&self, unix_now: u64) -> Option<String> {
@@ -257,10 +262,11 @@ struct Usage;
 
 impl ExtendedKeyUsageValidator for Usage {
     fn validate(&self, usages: KeyPurposeIdIter<'_, '_>) -> Result<(), Error> {
-        const ALLOWED: [KeyPurposeId<'static>; 4] = [
+        const ALLOWED: [KeyPurposeId<'static>; 5] = [
             KeyPurposeId::new(&[0x2b, 6, 1, 5, 5, 7, 3, 1]),  // serverAuth
             KeyPurposeId::new(&[0x2b, 6, 1, 5, 5, 7, 3, 2]),  // clientAuth
             KeyPurposeId::new(&[0x2b, 6, 1, 5, 5, 7, 3, 17]), // ipsecIKE
+            KeyPurposeId::new(&[0x2b, 6, 1, 5, 5, 8, 2, 2]),  // iKEIntermediate, ipsecIKE's forerunner
             KeyPurposeId::new(&[0x55, 0x1d, 0x25, 0]),        // anyExtendedKeyUsage
         ];
         let mut none = true;

@@ -9,7 +9,7 @@ use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage, NameConstraints, SubjectAltName};
 use x509_cert::name::RdnSequence;
 
-use super::{AuthError, Identity, dn};
+use super::{AuthError, Identity, dn, identity};
 use crate::crypto::{KeyKind, key_kind};
 
 /// A certificate, taken apart once. Nothing about it is proven.
@@ -26,6 +26,7 @@ pub struct Certificate {
     not_before: u64,
     not_after: u64,
     is_ca: bool,
+    path_len: Option<u8>,
     constrains_names: bool,
     usage: Option<KeyUsage>,
 }
@@ -55,7 +56,8 @@ impl Certificate {
                 .map_or_else(Vec::new, |(_, names)| names.0.iter().filter_map(identity_of).collect()),
             not_before: tbs.validity().not_before.to_unix_duration().as_secs(),
             not_after: tbs.validity().not_after.to_unix_duration().as_secs(),
-            is_ca: basic.is_some_and(|(_, basic)| basic.ca),
+            is_ca: basic.as_ref().is_some_and(|(_, basic)| basic.ca),
+            path_len: basic.and_then(|(_, basic)| basic.path_len_constraint),
             constrains_names: constraints.is_some(),
             usage: usage.map(|(_, usage)| usage),
         })
@@ -106,6 +108,11 @@ impl Certificate {
         self.is_ca && self.usage.is_none_or(|u| u.key_cert_sign())
     }
 
+    /// How many CAs there may be below it on the way to a host, if that is limited.
+    pub(super) fn path_len(&self) -> Option<u8> {
+        self.path_len
+    }
+
     /// Whether a CA limits the names below it.
     pub(super) fn constrains_names(&self) -> bool {
         self.constrains_names
@@ -141,13 +148,17 @@ impl Certificate {
             .unwrap_or_else(|| self.subject())
     }
 
-    /// Whether it names `id`; `by_common_name`, also where only the common name does and nothing speaks against it.
-    pub(super) fn names(&self, id: &Identity, by_common_name: bool) -> bool {
+    /// Whether it names `id`: as an alternative name, as its whole subject or, by that rule, as its common name.
+    pub(super) fn names(&self, id: &Identity, common_name: CommonName) -> bool {
         let has_dns_name = self.alternative.iter().any(|name| matches!(name, Identity::Fqdn(_)));
-        let common_name = self.host_common_name().filter(|_| by_common_name && !has_dns_name);
+        let counts = match common_name {
+            CommonName::Never => false,
+            CommonName::Alone => !has_dns_name,
+            CommonName::Always => true,
+        };
         self.subject().matches(id)
             || self.alternative.iter().any(|name| name.matches(id))
-            || common_name.is_some_and(|cn| cn.matches(id))
+            || counts && self.host_common_name().is_some_and(|cn| cn.matches(id))
     }
 
     /// All that it names, for a person to read.
@@ -160,10 +171,19 @@ impl Certificate {
     /// The common name, if it can be a host's.
     fn host_common_name(&self) -> Option<Identity> {
         let name = self.common_name.as_deref()?;
-        let is_host =
-            !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b'=' && b != b'@');
-        is_host.then(|| Identity::Fqdn(name.to_owned()))
+        identity::name(name.as_bytes()).filter(|name| !name.contains(['=', '@'])).map(Identity::Fqdn)
     }
+}
+
+/// When a common name is an identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CommonName {
+    /// Never: a CA above limits names, and nobody has held the common name to that.
+    Never,
+    /// Where there is no alternative DNS name (RFC 6125, section 6.4.4).
+    Alone,
+    /// Always: the certificate itself is trusted, so whatever stands in it is.
+    Always,
 }
 
 /// The subject, or an alternative name where that is empty.
@@ -187,15 +207,9 @@ fn identity_of(name: &GeneralName) -> Option<Identity> {
     match name {
         // as strict as with what comes in an identity payload; wildcards name nobody
         GeneralName::DnsName(name) => {
-            let name = name.as_str();
-            let usable = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b'*');
-            usable.then(|| Identity::Fqdn(name.to_owned()))
+            identity::name(name.as_bytes()).filter(|name| !name.contains('*')).map(Identity::Fqdn)
         }
-        GeneralName::Rfc822Name(name) => {
-            let name = name.as_str();
-            let usable = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic());
-            usable.then(|| Identity::Email(name.to_owned()))
-        }
+        GeneralName::Rfc822Name(name) => identity::name(name.as_bytes()).map(Identity::Email),
         GeneralName::IpAddress(ip) => {
             let octets = ip.as_bytes();
             let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);

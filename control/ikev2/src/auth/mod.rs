@@ -9,9 +9,9 @@
 //!
 //! Certificates: chains are built and signatures checked by rustls-webpki, with these rules on top. An anchor must be a
 //! CA in force. Key usage and extended key usage, where present, must allow what is done (RFC 4945, section 5.1.3).
-//! Critical extensions that are not understood, name constraints and revocation by local lists are honoured. A list
-//! whose `nextUpdate` is past still revokes what stands in it and says nothing about the rest; without a list nothing
-//! is revoked. The identity must be in the certificate: as subject alternative name, as the whole subject, or, if there
+//! Critical extensions that are not understood, name constraints and revocation by local lists are honoured. Of
+//! several lists of a CA the latest counts. One whose `nextUpdate` is past still revokes what stands in it and vouches
+//! for the rest as before, with a warning; without a list nothing is revoked. The identity must be in the certificate: as subject alternative name, as the whole subject, or, if there
 //! is no alternative DNS name and no CA of the chain constrains names, as its common name, where ovs-pki puts it.
 
 mod authority;

@@ -4,8 +4,8 @@ use std::fmt;
 
 use rustls_pki_types::CertificateDer;
 
-use super::authority::{Authority, NamesLimited};
-use super::certificate::Certificate;
+use super::authority::Authority;
+use super::certificate::{Certificate, CommonName};
 use super::psk::SHARED_KEY;
 use super::request::X509_SIGNATURE;
 use super::{AuthError, Identity, SignedOctets, Trust, scheme};
@@ -79,15 +79,15 @@ pub fn verify(
             pinned.accept(&x509, unix_now)?;
             let certificate = pinned.certificate();
             let algorithm = check_signature(certificate, octets, auth)?;
-            check_named(certificate, id, NamesLimited(false))?;
+            check_named(certificate, id, CommonName::Always)?;
             Ok(authenticated(id, algorithm, certificate.clone()))
         }
         Trust::Authority { authority, name } => {
-            let (certificate, limited) = vouched_for(authority, &x509, unix_now)?;
+            let (certificate, common_name) = vouched_for(authority, &x509, unix_now)?;
             let algorithm = check_signature(&certificate, octets, auth)?;
-            check_named(&certificate, id, limited)?;
+            check_named(&certificate, id, common_name)?;
             if let Some(wanted) = name {
-                check_wanted(&certificate, id, wanted, limited)?;
+                check_wanted(&certificate, id, wanted, common_name)?;
             }
             Ok(authenticated(id, algorithm, certificate))
         }
@@ -104,15 +104,15 @@ fn vouched_for(
     authority: &Authority,
     certs: &[wire::Certificate],
     unix_now: u64,
-) -> Result<(Certificate, NamesLimited), AuthError> {
+) -> Result<(Certificate, CommonName), AuthError> {
     let (first, rest) = certs.split_first().ok_or(AuthError::NoCertificate)?;
     if certs.len() > MAX_CERTIFICATES {
         return Err(AuthError::TooManyCertificates(certs.len()));
     }
     let certificate = Certificate::from_der(&first.data, "the peer's certificate")?;
     let rest: Vec<CertificateDer<'_>> = rest.iter().map(|c| c.data.as_slice().into()).collect();
-    let limited = authority.accept(&certificate, &rest, unix_now)?;
-    Ok((certificate, limited))
+    let common_name = authority.accept(&certificate, &rest, unix_now)?;
+    Ok((certificate, common_name))
 }
 
 fn check_signature(
@@ -128,9 +128,8 @@ fn check_signature(
     candidates.into_iter().find(right).ok_or_else(|| AuthError::WrongSignature { subject: subject() })
 }
 
-/// That the certificate names `id`. Its common name counts only if no CA above it limits names, see [`NamesLimited`].
-fn check_named(certificate: &Certificate, id: &Identity, limited: NamesLimited) -> Result<(), AuthError> {
-    if certificate.names(id, !limited.0) {
+fn check_named(certificate: &Certificate, id: &Identity, common_name: CommonName) -> Result<(), AuthError> {
+    if certificate.names(id, common_name) {
         return Ok(());
     }
     Err(AuthError::NotNamed { claimed: id.to_string(), named: certificate.all_names() })
@@ -142,9 +141,9 @@ fn check_wanted(
     certificate: &Certificate,
     id: &Identity,
     wanted: &Identity,
-    limited: NamesLimited,
+    common_name: CommonName,
 ) -> Result<(), AuthError> {
-    let by_subject = matches!(id, Identity::Dn(_)) && certificate.names(wanted, !limited.0);
+    let by_subject = matches!(id, Identity::Dn(_)) && certificate.names(wanted, common_name);
     if id.matches(wanted) || by_subject {
         return Ok(());
     }

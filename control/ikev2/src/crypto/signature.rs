@@ -65,15 +65,12 @@ pub fn verify(
     if kind != algorithm.key_kind() {
         return Err(CryptoError::KeyMismatch(algorithm, kind));
     }
-    if kind == KeyKind::Rsa {
-        check_rsa(key)?;
-    }
     UnparsedPublicKey::new(algorithm.ring(), key)
         .verify(message, signature)
         .map_err(|_| CryptoError::Signature)
 }
 
-/// What kind of key a SubjectPublicKeyInfo in DER holds.
+/// What kind of key a SubjectPublicKeyInfo in DER holds. Keys that [`verify`] refuses are refused here, too.
 pub fn key_kind(spki: &[u8]) -> Result<KeyKind, CryptoError> {
     parse(spki).map(|(kind, _)| kind)
 }
@@ -159,6 +156,9 @@ fn parse(spki: &[u8]) -> Result<(KeyKind, &[u8]), CryptoError> {
         _ => return Err(CryptoError::PublicKey),
     };
     let key = spki.subject_public_key.as_bytes().ok_or(CryptoError::PublicKey)?;
+    if kind == KeyKind::Rsa {
+        check_rsa(key)?;
+    }
     Ok((kind, key))
 }
 
