@@ -7,13 +7,16 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::cli;
+use crate::keys::{self, Keys};
 use crate::pcap::{Packet, Reader, Sequences};
 use crate::topology::Place;
 
 /// tshark preferences that have every checksum verified, and no payload guessed at: it would find it malformed.
-const CHECK: [&str; 7] = [
+const CHECK: [&str; 9] = [
     "-dtcp.port==1-65535,data",
     "-dudp.port==1-65535,data",
+    "-dudp.port==500,isakmp",
+    "-dudp.port==4500,udpencap",
     "-oip.check_checksum:TRUE",
     "-otcp.check_checksum:TRUE",
     "-oudp.check_checksum:TRUE",
@@ -99,7 +102,7 @@ impl Capture {
             (last.replace(now) == Some(now)).then_some(())
         });
         let missed = end(self.tcpdump, self.totals);
-        Packets { file, missed, _dir: self.dir }
+        Packets { file, missed, keys: None, _dir: self.dir }
     }
 }
 
@@ -151,10 +154,16 @@ pub struct Packets {
     pub file: PathBuf,
     /// How many more there were, for which tcpdump had no time.
     pub missed: u64,
+    keys: Option<Keys>,
     _dir: tempfile::TempDir,
 }
 
 impl Packets {
+    /// From now on tshark opens ESP and IKE with these.
+    pub fn open_with(&mut self, keys: Keys) {
+        self.keys = Some(keys);
+    }
+
     /// How many match a filter in tcpdump's language, which looks at the outer packet only.
     #[track_caller]
     pub fn outer(&self, filter: &str) -> usize {
@@ -196,6 +205,9 @@ impl Packets {
     pub fn tshark(&self, filter: &str, args: &[&str]) -> Vec<String> {
         let mut c = Command::new("tshark");
         c.arg("-nr").arg(&self.file).args(CHECK).args(["-Y", filter]).args(args);
+        if let Some(keys) = &self.keys {
+            c.env("WIRESHARK_CONFIG_DIR", keys.dir()).arg("-oesp.enable_encryption_decode:TRUE");
+        }
         cli::run(&mut c).lines().filter(|l| !l.is_empty()).map(str::to_owned).collect()
     }
 
@@ -209,9 +221,38 @@ impl Packets {
     /// no bad checksum in any layer, nothing malformed.
     #[track_caller]
     pub fn assert_clean(&self, mtu: u32) {
-        assert!(self.outer("ip proto 47 or ip6 proto 47") > 0, "no GRE packet captured");
+        assert!(self.outer(CLEAR) > 0, "no GRE packet captured");
+        self.assert_fits(mtu);
+        self.assert_correct();
+    }
+
+    /// Asserts the same of what is in ESP, opened with the keys of all SAs that it was captured under; that all of it is
+    /// authentic, and that none of it went in the clear.
+    #[track_caller]
+    pub fn assert_clean_within(&self, mtu: u32) {
+        self.assert_protected();
+        self.assert_fits(mtu);
+        let sas = self.keys.as_ref().expect("keys").sas();
+        for packet in self.iter().filter(|p| p.esp().is_some()) {
+            let (spi, sequence) = packet.esp().expect("ESP");
+            let opened = keys::open(&packet, &sas);
+            let opened = opened.unwrap_or_else(|| panic!("SPI {spi:#x}, number {sequence} is not authentic"));
+            assert_eq!(opened.next_header, 47, "SPI {spi:#x}, number {sequence}");
+        }
+        let closed = self.tshark("esp and not gre", &[]);
+        assert!(closed.is_empty(), "tshark did not open these:\n{}", closed.join("\n"));
+        self.assert_correct();
+    }
+
+    #[track_caller]
+    fn assert_fits(&self, mtu: u32) {
         assert_eq!(self.outer("ip[6:2] & 0x3fff != 0 or ip6 proto 44"), 0, "outer fragments");
         assert_eq!(self.outer(&format!("ip[2:2] > {mtu} or ip6[4:2] + 40 > {mtu}")), 0, "longer than {mtu}");
+    }
+
+    /// Looks at everything within GRE.
+    #[track_caller]
+    fn assert_correct(&self) {
         let mut fields = vec![
             "-T",
             "fields",

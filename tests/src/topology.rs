@@ -208,6 +208,13 @@ impl Host {
         }
     }
 
+    /// A br0 with the address that docker0 would have: for tests that need no containers.
+    #[track_caller]
+    pub fn overlay(&self) {
+        self.vsctl("add-br br0");
+        self.ns.sh(&format!("ip addr add {}/16 dev br0; ip link set br0 up", self.docker0()));
+    }
+
     /// A GRE port in br0; `more` is further `options:…`.
     #[track_caller]
     pub fn gre(&self, port: &str, remote: &str, more: &str) {
@@ -257,6 +264,22 @@ pub fn cable([a, b]: &[Host; 2], mtu: u32) {
     link((a, "u0", UNDERLAY[0]), (b, "u0", UNDERLAY[1]), mtu);
     a.ns.sh(&format!("ip -6 addr add {}/64 dev u0 nodad", UNDERLAY6[0]));
     b.ns.sh(&format!("ip -6 addr add {}/64 dev u0 nodad", UNDERLAY6[1]));
+}
+
+/// Two hosts on one wire without Docker, Underpass running on both. Traffic is between their own br0:
+/// ```text
+///   [ hA  10.0.11.1/16 br0 ]       [ br0 10.0.42.1/16  hB ]
+///   [         192.0.2.1 u0 ]───────[ u0 192.0.2.2         ]
+/// ```
+#[track_caller]
+pub fn two_switches(mtu: u32) -> [Host; 2] {
+    let mut hosts = [Host::new("hA", 11), Host::new("hB", 42)];
+    cable(&hosts, mtu);
+    for host in &mut hosts {
+        host.start();
+        host.overlay();
+    }
+    hosts
 }
 
 /// Three hosts in a row; hB has a tunnel to each side:
