@@ -2,8 +2,9 @@
 //! verification of signatures.
 //!
 //! ring does what it can do. MODP groups are computed here over `crypto-bigint`'s constant-time exponentiation, AES-CBC
-//! comes from `aes` and `cbc`. Octets in [`Secret`]s are wiped when dropped; the few that ring holds on its own (its
-//! ephemeral private keys and key schedules) are not, as ring offers no way to do so.
+//! comes from `aes` and `cbc`. [`Secret`]s, private values of MODP groups and the key schedules of AES-CBC are wiped when
+//! dropped. What ring keeps in its own types (ephemeral private keys, key schedules of AES-GCM and HMAC), and what an
+//! exponentiation leaves on the stack, is not: neither library offers a way to do so.
 
 mod agreement;
 mod keys;
