@@ -430,9 +430,9 @@ fn answers() {
     assert_eq!((accepted.0.to_string().as_str(), accepted.1), ("AES_GCM_16-128", PEER_SPI));
 }
 
-/// What strongSwan offered in reality, alone and as Open vSwitch configures it.
+/// What others offered in reality: strongSwan, alone and as Open vSwitch configures it, and libreswan.
 #[test]
-fn strongswans_offers() {
+fn offers_of_others() {
     let file = include_str!("../../tests/data/messages.txt");
     let messages = file.lines().filter(|line| line.contains("/init-0"));
     let mut suites = Vec::new();
@@ -454,6 +454,11 @@ fn strongswans_offers() {
         both("ike-psk-aes256", "AES_GCM_16-256/PRF_HMAC_SHA2_384/MODP_2048"),
         both("ovs-ipsec-ca", "AES_GCM_16-256/PRF_HMAC_SHA2_256/MODP_2048"),
         both("ovs-ipsec-psk", "AES_GCM_16-256/PRF_HMAC_SHA2_256/MODP_2048"),
+        [
+            // it offers much, and prefers what we like less
+            "libreswan/init-0-request AES_GCM_16-256/PRF_HMAC_SHA2_256/CURVE_25519".into(),
+            "libreswan/init-0-response AES_GCM_16-256/PRF_HMAC_SHA2_512/MODP_2048".into(),
+        ],
     ];
     assert_eq!(names, wanted.concat());
 }

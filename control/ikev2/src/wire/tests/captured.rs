@@ -1,4 +1,4 @@
-//! Messages that strongSwan sent.
+//! Messages that strongSwan and libreswan sent.
 
 use super::*;
 

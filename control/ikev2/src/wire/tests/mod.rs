@@ -7,7 +7,7 @@ mod properties;
 
 use super::*;
 
-/// Messages of strongSwan: name and bytes.
+/// Messages of strongSwan and libreswan: name and bytes.
 fn messages() -> Vec<(&'static str, Vec<u8>)> {
     lines(include_str!("../../../tests/data/messages.txt"))
         .map(|line| line.split_once(' ').expect("a name and a message"))

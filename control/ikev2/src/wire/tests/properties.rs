@@ -174,7 +174,7 @@ proptest! {
         let _ = parse_inner(first, &bytes);
     }
 
-    /// A message of strongSwan, harmed, with its length made right again or not.
+    /// A captured message, harmed, with its length made right again or not.
     #[test]
     fn harmed_messages(which in any::<Index>(), harms in vec(harm(), 1..6), mend in any::<bool>()) {
         let messages = messages();
