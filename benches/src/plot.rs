@@ -8,7 +8,8 @@ const PANEL: (usize, usize) = (420, 24); // width; height of one bar's line
 const LABEL: usize = 90;
 const VALUE: usize = 60;
 const COLUMNS: usize = 2;
-const COLOURS: [&str; 6] = ["#9aa5b1", "#4c78a8", "#b279a2", "#e45756", "#72b7b2", "#eeca3b"];
+const COLOURS: [&str; 8] =
+    ["#9aa5b1", "#4c78a8", "#b279a2", "#e45756", "#72b7b2", "#eeca3b", "#f58518", "#54a24b"];
 
 /// The whole picture.
 pub fn svg(report: &Report) -> String {

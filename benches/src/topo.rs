@@ -74,6 +74,11 @@ impl Host {
         self.ns.run("ip", &["link", "set", dev, "up"])
     }
 
+    /// Whether a device of that name is there.
+    pub fn has(&self, dev: &str) -> bool {
+        self.ns.run("ip", &["link", "show", "dev", dev]).is_ok()
+    }
+
     /// Turns segmentation off on `dev`, as on a NIC without it, and GRO on.
     pub fn plain_nic(&self, dev: &str) -> Result<()> {
         let off = "tso off tx-udp-segmentation off tx-gre-segmentation off tx-gre-csum-segmentation off \

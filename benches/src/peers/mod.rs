@@ -1,6 +1,8 @@
 //! What the hosts' bridges are joined by, one peer a file. To add one: write `peers/NAME.rs`, and name it in [`all`].
 
+mod fastd;
 mod none;
+mod openvpn;
 mod ovs_gre;
 mod underpass;
 mod vxlan;
@@ -9,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use self::underpass::Road;
 use crate::process::Job;
 use crate::topo::Topology;
 
@@ -44,12 +47,16 @@ pub struct Running {
     pub helpers: Vec<Job>,
 }
 
-/// Every peer, in the table's order. `underpass` is the binary to measure.
+/// Every peer, in the table's order: those in the clear, then the encrypted. `underpass` is the binary to measure.
 pub fn all(underpass: PathBuf) -> Vec<Box<dyn Peer>> {
     vec![
         Box::new(none::None),
         Box::new(vxlan::Vxlan),
         Box::new(ovs_gre::OvsGre),
-        Box::new(underpass::Underpass { binary: underpass }),
+        Box::new(underpass::Underpass { binary: underpass.clone(), road: Road::Gre }),
+        Box::new(fastd::Fastd),
+        Box::new(openvpn::OpenVpn),
+        Box::new(underpass::Underpass { binary: underpass.clone(), road: Road::Esp }),
+        Box::new(underpass::Underpass { binary: underpass, road: Road::Udp }),
     ]
 }

@@ -12,16 +12,43 @@ use crate::topo::Topology;
 #[derive(Debug)]
 pub struct Underpass {
     pub binary: PathBuf,
+    pub road: Road,
+}
+
+/// How its tunnels travel.
+#[derive(Debug, Clone, Copy)]
+pub enum Road {
+    /// In the clear.
+    Gre,
+    /// In ESP by IP protocol 50.
+    Esp,
+    /// In ESP in UDP.
+    Udp,
+}
+
+impl Road {
+    /// Type and options of the tunnel's interface.
+    fn interface(self) -> &'static str {
+        match self {
+            Road::Gre => "type=gre",
+            Road::Esp => "type=ipsec_gre options:psk=underpass-bench options:encapsulation=esp",
+            Road::Udp => "type=ipsec_gre options:psk=underpass-bench options:encapsulation=udp",
+        }
+    }
 }
 
 impl Peer for Underpass {
     fn name(&self) -> &'static str {
-        "underpass"
+        match self.road {
+            Road::Gre => "underpass",
+            Road::Esp => "underpass-esp",
+            Road::Udp => "underpass-udp",
+        }
     }
 
     fn about(&self) -> String {
         let version = process::output(&self.binary.to_string_lossy(), &["--version"]).unwrap_or_default();
-        format!("{}, type=gre", version.lines().next().unwrap_or("underpass"))
+        format!("{}, {}", version.lines().next().unwrap_or("underpass"), self.road.interface())
     }
 
     fn container_mtu(&self) -> u16 {
@@ -56,8 +83,8 @@ impl Peer for Underpass {
             };
             vsctl("add-br br0")?;
             vsctl("add-port br0 docker0")?;
-            let remote = other.underlay_ip;
-            vsctl(&format!("add-port br0 gre0 -- set interface gre0 type=gre options:remote_ip={remote}"))?;
+            let (kind, remote) = (self.road.interface(), other.underlay_ip);
+            vsctl(&format!("add-port br0 gre0 -- set interface gre0 {kind} options:remote_ip={remote}"))?;
         }
         Ok(running)
     }
