@@ -21,7 +21,7 @@ pub mod strongswan;
 pub mod topology;
 pub mod traffic;
 
-pub use capture::{Capture, Watch};
+pub use capture::{Capture, Packets, Watch};
 pub use cli::{Out, poll, poll_within};
 pub use daemon::Daemon;
 pub use engine::{Container, Engine};

@@ -34,7 +34,7 @@ impl<'a> OvsIpsec<'a> {
              while awk '{{exit !($1 < 10.5)}}' /proc/uptime; do sleep 0.2; done
              ovs-vswitchd --detach --pidfile 2>/dev/null || /usr/lib/openvswitch-switch/ovs-vswitchd --detach --pidfile
              ovs-vsctl -t 20 add-br br0
-             ip addr add {overlay} dev br0; ip link set br0 up"
+             ip addr add {overlay} dev br0; ip link set br0 mtu 1400 up"
         ));
         OvsIpsec { guest }
     }
@@ -64,10 +64,10 @@ impl<'a> OvsIpsec<'a> {
         self.guest.sh("ipsec rereadcacerts");
     }
 
-    /// The guest's kernel asks for an SA again at once: it would wait 165 s after a failure.
+    /// Waits until nothing of a tunnel is left.
     #[track_caller]
-    pub fn ask_again(&self) {
-        self.guest.sh("ip xfrm state flush");
+    pub fn unrouted(&self) {
+        poll("ovs-monitor-ipsec", || (!self.status().contains("ROUTED")).then_some(()));
     }
 
     fn status(&self) -> String {

@@ -182,6 +182,15 @@ impl Host {
         self.vsctl(&format!("get {table} {row} {column}")).trim_matches('"').to_owned()
     }
 
+    /// How often something was counted, by its name in `coverage/show`. What never happened is 0.
+    #[track_caller]
+    pub fn count(&self, event: &str) -> u64 {
+        let shown = self.appctl("coverage/show");
+        let line = shown.lines().find(|l| l.split_whitespace().next() == Some(event));
+        let total = |l: &str| l.rsplit_once("total: ")?.1.trim().parse().ok();
+        line.map_or(0, |l| total(l).unwrap_or_else(|| panic!("no total in {l:?}")))
+    }
+
     /// Waits until ovs-vsctl gives `want` for a column.
     #[track_caller]
     pub fn wait_for(&self, table: &str, row: &str, column: &str, want: &str) {
@@ -290,10 +299,22 @@ pub fn two_switches(mtu: u32) -> [Host; 2] {
 #[track_caller]
 pub fn chain() -> [Host; 3] {
     let hosts = [Host::with_engine("hA", 11), Host::with_engine("hB", 42), Host::with_engine("hC", 73)];
-    let [a, b, c] = &hosts;
+    wire_chain(&hosts);
+    hosts
+}
+
+/// The same three without Docker, and without Underpass running.
+#[track_caller]
+pub fn chain_of_switches() -> [Host; 3] {
+    let hosts = [Host::new("hA", 11), Host::new("hB", 42), Host::new("hC", 73)];
+    wire_chain(&hosts);
+    hosts
+}
+
+#[track_caller]
+fn wire_chain([a, b, c]: &[Host; 3]) {
     link((a, "u0", "192.0.2.1"), (b, "u0", "192.0.2.2"), 1500);
     link((b, "u1", "198.51.100.1"), (c, "u0", "198.51.100.2"), 1500);
-    hosts
 }
 
 #[track_caller]

@@ -93,6 +93,7 @@ pub struct Stream {
 /// The two ends of a numbered UDP stream under way.
 #[derive(Debug)]
 pub struct Sequence {
+    takes: Duration,
     sender: Child,
     receiver: Child,
 }
@@ -107,13 +108,15 @@ impl Sequence {
         listening(to, "udp", 17001);
         let sender =
             spawn(from, &["udp-send", &dest, &count.to_string(), &size.to_string(), &rate.to_string()]);
-        Sequence { sender, receiver }
+        let takes = Duration::from_secs(count / rate.max(1));
+        Sequence { takes, sender, receiver }
     }
 
     /// Waits for the end of the stream.
     #[track_caller]
     pub fn finish(mut self) -> Stream {
-        let status = cli::wait(&mut self.sender, Duration::from_secs(300)).expect("the sender ends");
+        let limit = self.takes + Duration::from_secs(60);
+        let status = cli::wait(&mut self.sender, limit).expect("the sender ends");
         assert!(status.success(), "the sender: {status}");
         let report = report(self.receiver);
         let n = |k: &str| report[k].as_u64().unwrap_or_else(|| panic!("no {k} in {report}"));

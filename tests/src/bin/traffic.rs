@@ -71,6 +71,8 @@ fn udp_send(to: SocketAddr, count: u64, size: usize, rate: u64) -> Result<()> {
 fn udp_recv(at: SocketAddr) -> Result<()> {
     let socket = UdpSocket::bind(at)?;
     socket.set_read_timeout(Some(Duration::from_secs(30)))?;
+    // as much as the host allows: a receiver that waits for a processor must not lose what the switch delivered
+    socket2::SockRef::from(&socket).set_recv_buffer_size(16 << 20)?;
     let mut seen = HashSet::new();
     let (mut duplicates, mut reordered, mut corrupt) = (0u64, 0u64, 0u64);
     let (mut highest, mut gap, mut last) = (None, Duration::ZERO, None::<Instant>);
