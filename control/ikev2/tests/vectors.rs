@@ -1,8 +1,7 @@
 //! Public vectors for what the crypto module shows: public values of key agreement, PRFs, signatures.
 //!
-//! ring makes the private values of curves itself and takes none from outside, so what both ends agree on cannot be
-//! compared with a vector here; the conversations with other implementations do that. What can be is which public values
-//! are taken and which refused.
+//! ring makes the private values of curves itself and takes none from outside, so published secrets cannot be compared
+//! with. What can be is which public values are taken and which refused.
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are tests too
 
 use ikev2::crypto::{CryptoError, KeyPair, Secret, SignatureAlgorithm, SystemRng, verify};

@@ -107,7 +107,7 @@ fn curve(group: Group) -> Option<&'static agreement::Algorithm> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::SystemRng;
+    use super::super::{SystemRng, hex};
     use super::*;
 
     fn pair(group: Group) -> KeyPair {
@@ -130,6 +130,33 @@ mod tests {
                 _ => group.public_len(),
             };
             assert_eq!(shared.len(), len, "{group}");
+        }
+    }
+
+    /// ring takes no private value from outside, so no published secret can be compared with. But where the peer's
+    /// public value is the generator, its private value is 1 and the secret is our own public value.
+    #[test]
+    fn with_the_generator_the_secret_is_our_own_public_value() {
+        let p256 = "6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296\
+                    4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5";
+        let p384 = "aa87ca22be8b05378eb1c71ef320ad746e1d3b628ba79b9859f741e082542a385502f25dbf55296c3a545e3872760ab7\
+                    3617de4a96262c6f5d9e98bf9292dc29f8f41dbd289a147ce9da3113b5f0b8c00a60b1ce1d7e819d7a431d7c90ea0e5f";
+        for group in Group::ALL {
+            let number = |value: u8, at: usize| {
+                let mut octets = vec![0; group.public_len()];
+                octets[at] = value;
+                octets
+            };
+            let generator = match group {
+                Group::Ecp256 => hex(p256),
+                Group::Ecp384 => hex(p384),
+                Group::Curve25519 => number(9, 0),
+                Group::Modp2048 | Group::Modp3072 | Group::Modp4096 => number(2, group.public_len() - 1),
+            };
+            let ours = pair(group);
+            let public = ours.public().to_vec();
+            let shared = ours.agree(&generator).unwrap();
+            assert_eq!(shared.as_bytes(), &public[..shared.len()], "{group}");
         }
     }
 

@@ -242,6 +242,8 @@ mod vectors;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::SystemRng;
     use super::*;
     use crate::proposal::{Group, Prf};
@@ -396,6 +398,25 @@ mod tests {
             format!("{:?}", protector(Encr::AesGcm16_128, None)),
             "Protector { encr: AesGcm16_128, .. }"
         );
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_refused(aad: Vec<u8>, body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            for (encr, integ) in SUITES {
+                prop_assert!(protector(encr, integ).open(&aad, &body).is_err());
+            }
+        }
+
+        #[test]
+        fn whatever_is_sealed_opens(aad: Vec<u8>, plain: Vec<u8>) {
+            for (encr, integ) in SUITES {
+                let mut protector = protector(encr, integ);
+                let body = protector.seal(&aad, &plain, &mut SystemRng::new());
+                prop_assert_eq!(body.len(), encr.body_len(plain.len()));
+                prop_assert_eq!(protector.open(&aad, &body).unwrap(), &plain[..]);
+            }
+        }
     }
 
     /// Seals what is already padded, wrongly perhaps.

@@ -189,6 +189,8 @@ fn rsa_parts(key: &[u8]) -> Result<(UintRef<'_>, UintRef<'_>), der::Error> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::hex;
     use super::*;
 
@@ -268,6 +270,23 @@ mod tests {
             let algorithm = "300d06092a864886f70d0101010500";
             let spki = hex(&format!("30{:02x}{algorithm}{bits}", (algorithm.len() + bits.len()) / 2));
             assert_eq!(key_kind(&spki), Err(CryptoError::PublicKey), "{inner}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_keys_and_signatures_do_no_harm(
+            at in 0..294_usize,
+            to: u8,
+            message: Vec<u8>,
+            signature in proptest::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let mut key = hex(RSA_2048);
+            key[at] = to;
+            let _ = key_kind(&key);
+            prop_assert!(verify(SignatureAlgorithm::RsaPssSha256, &key, &message, &signature).is_err());
+            prop_assert!(verify(SignatureAlgorithm::RsaPkcs1Sha256, &key, &message, &signature).is_err());
+            prop_assert!(verify(SignatureAlgorithm::EcdsaP256Sha256, &signature, &message, &key).is_err());
         }
     }
 }
