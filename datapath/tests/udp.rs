@@ -124,8 +124,8 @@ fn packets_arrive_in_order(v6: bool) {
     let pair = pair(v6);
     let devices = [
         ("as they are", ""),
-        ("no trains from the kernel", "tx-udp-segmentation off"),
-        ("no joining", "gro off rx-udp-gro-forwarding off"),
+        ("cut by the kernel and joined again", "tx-udp-segmentation off gro on"),
+        ("cut and not joined", "gro off"),
         ("no checksums", "tx off sg off"),
     ];
     for (what, features) in devices {
@@ -285,6 +285,9 @@ fn ike_goes_in_fragments_where_it_must() {
                 assert_eq!(classify(&got[0].1), Datagram::Ike(&message));
                 assert_eq!((got[0].0.src, got[0].0.src_port), (pair.here, PORT));
             }
+            here.send_keepalive(pair.here, SocketAddr::new(pair.there, PORT)).unwrap();
+            let (_, got) = receive(&there, 1);
+            assert_eq!(classify(&got[0].1), Datagram::Keepalive);
             // and packets are still refused
             let mut outbox = Outbox::default();
             outbox.push(pair, 0, 1500);

@@ -380,6 +380,17 @@ impl Underlay {
             Socket::Udp(s) => s.send_ike(src, remote, message),
         }
     }
+
+    /// Sends the byte that keeps a NAT's mapping alive (RFC 3948 section 2.3) on a UDP socket. Any thread may, at any time.
+    ///
+    /// # Errors
+    /// What the kernel says. Unsupported on a raw socket.
+    pub fn send_keepalive(&self, src: IpAddr, remote: SocketAddr) -> io::Result<()> {
+        match &self.socket {
+            Socket::Raw(_) => Err(io::ErrorKind::Unsupported.into()),
+            Socket::Udp(s) => s.send_keepalive(src, remote),
+        }
+    }
 }
 
 impl AsFd for Underlay {

@@ -17,7 +17,7 @@ use crate::sys;
 use crate::sys::cmsg::Control;
 use crate::sys::mmsg::{self, Received, Wants};
 use crate::sys::udp::{Udp, destination, segment_size, tos};
-use crate::wire::natt::NON_ESP_MARKER;
+use crate::wire::natt::{KEEPALIVE, NON_ESP_MARKER};
 
 use batch::Batch;
 use clear_df::ClearDf;
@@ -133,6 +133,12 @@ impl UdpSocket {
             control.ttl(packet.ttl.max(1), self.is_v6());
         }
         control
+    }
+
+    pub(super) fn send_keepalive(&self, src: IpAddr, remote: SocketAddr) -> io::Result<()> {
+        let mut control = Control::EMPTY;
+        control.source(src);
+        self.socket.send(remote, &control, &[IoSlice::new(&[KEEPALIVE])])
     }
 
     pub(super) fn send_ike(&self, src: IpAddr, remote: SocketAddr, message: &[u8]) -> io::Result<()> {

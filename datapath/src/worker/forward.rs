@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::output::Leaving;
 use super::{Worker, refused};
 use crate::bridge::{self, Verdict};
 use crate::counters::{DropReason, bump};
@@ -147,13 +148,12 @@ impl Worker {
         match &port.kind {
             PortKind::Local(local) => self.outputs.local(port, local, &mut self.slab, frame),
             PortKind::Tunnel(tunnel) => {
-                let way = match snapshot.way(tunnel) {
-                    Ok(way) => way,
+                let leaving = match snapshot.way(tunnel) {
+                    Ok(way) => Leaving { port, tunnel, way, now },
                     Err(why) => return Fit::Dropped(why),
                 };
-                let bytes = (self.slab.get(frame.data), &frame.vnet);
                 let mut refused = refused(&self.shared, snapshot, self.index);
-                self.outputs.tunnel(port, (tunnel, way), bytes, now, &mut refused)
+                self.outputs.tunnel(leaving, self.slab.get(frame.data), &frame.vnet, &mut refused)
             }
         }
     }

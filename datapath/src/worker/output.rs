@@ -34,6 +34,16 @@ struct UnderlayOutput {
     outbox: Option<Box<Outbox>>,
 }
 
+/// Where a frame leaves through a tunnel.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Leaving<'a> {
+    pub(super) port: &'a Port,
+    pub(super) tunnel: &'a Tunnel,
+    pub(super) way: Way<'a>,
+    /// Seconds of the datapath.
+    pub(super) now: u32,
+}
+
 /// All outputs of one worker.
 #[derive(Debug)]
 pub(super) struct Outputs {
@@ -115,15 +125,15 @@ impl Outputs {
         Fit::Sent(1)
     }
 
-    /// Fits a frame into a tunnel's packets, which go out that `way`.
+    /// Fits a frame into a tunnel's packets.
     pub(super) fn tunnel(
         &mut self,
-        port: &Port,
-        (tunnel, way): (&Tunnel, Way<'_>),
-        (frame, vnet): (&[u8], &VnetHdr),
-        now: u32,
+        leaving: Leaving<'_>,
+        frame: &[u8],
+        vnet: &VnetHdr,
         refused: &mut dyn FnMut(&TxPacket, Refusal),
     ) -> Fit {
+        let Leaving { port, tunnel, way, now } = leaving;
         let underlay = underlay(tunnel.config.remote.is_ipv6(), way.road());
         let Some(underlay) = self.underlays.get_mut(underlay) else {
             return Fit::Dropped(DropReason::UnderlayTx);
@@ -289,6 +299,10 @@ mod tests {
         Arc::new(Tunnel::new(config, None, 1500))
     }
 
+    fn leaving<'a>(port: &'a Port, tunnel: &'a Tunnel) -> Leaving<'a> {
+        Leaving { port, tunnel, way: Way::Plain, now: 0 }
+    }
+
     /// `len` bytes of a TCP stream from `seq` on.
     fn tcp(seq: u32, len: usize) -> Vec<u8> {
         let mut frame = Vec::new();
@@ -345,8 +359,7 @@ mod tests {
         let (drops, mut slab) = (DropCell::new(), Slab::new());
         let mut refused = |packet: &TxPacket, why| take_back(&snapshot, 0, &drops, packet, why);
         for len in [10, 1000] {
-            let frame = tcp(0, len);
-            outputs.tunnel(&port, (&tunnel, Way::Plain), (&frame, &VnetHdr::default()), 0, &mut refused);
+            outputs.tunnel(leaving(&port, &tunnel), &tcp(0, len), &VnetHdr::default(), &mut refused);
         }
         let made = port.counters.sum();
         assert_eq!((made.tx_packets, made.tx_bytes), (2, 1010 + 2 * 54));
@@ -363,11 +376,11 @@ mod tests {
         let (small, big) = (tcp(0, 1), tcp(0, 65_535 - 40));
         for smalls in [0, 200, 300, 500] {
             for _ in 0..smalls {
-                let frame = (&small[..], &VnetHdr::default());
-                let fit = outputs.tunnel(&port, (&tunnel, Way::Plain), frame, 0, &mut |_, _| {});
+                let leaving = leaving(&port, &tunnel);
+                let fit = outputs.tunnel(leaving, &small, &VnetHdr::default(), &mut |_, _| {});
                 assert_eq!(fit, Fit::Sent(1));
             }
-            let fit = outputs.tunnel(&port, (&tunnel, Way::Plain), (&big, &vnet), 0, &mut |_, _| {});
+            let fit = outputs.tunnel(leaving(&port, &tunnel), &big, &vnet, &mut |_, _| {});
             assert_eq!(fit, Fit::Sent(65_495usize.div_ceil(88)), "behind {smalls} others");
         }
     }
