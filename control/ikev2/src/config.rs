@@ -37,7 +37,8 @@ pub struct PeerConfig {
     pub remote: IpAddr,
     /// Who we say we are; without it the certificate's name, or the local address.
     pub local_id: Option<Identity>,
-    /// Who the peer must say it is; without it anybody whom `trust` accepts (with a PSK: who knows the key).
+    /// Who we expect the peer to say it is. With a PSK it must; a certificate is checked by `trust`, and this only tells
+    /// apart peers that share an address.
     pub remote_id: Option<Identity>,
     /// How we prove who we are.
     pub credential: Credential,
@@ -114,6 +115,15 @@ pub struct Limits {
     pub children_per_peer: usize,
     /// Largest IP packet that IKE sends once the peer takes fragments (RFC 7383).
     pub packet: usize,
+}
+
+impl Limits {
+    /// Length of the longest IKE message on a path that is not split, if the peer takes fragments.
+    pub(crate) fn message(&self, path: Path, fragments: bool) -> usize {
+        const UDP_AND_MARKER: usize = 8 + 4;
+        let ip = if path.remote.is_ipv4() { 20 } else { 40 };
+        if fragments { self.packet.saturating_sub(ip + UDP_AND_MARKER) } else { usize::MAX }
+    }
 }
 
 impl Default for Limits {

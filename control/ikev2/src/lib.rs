@@ -10,6 +10,7 @@ pub mod crypto;
 mod endpoint;
 mod output;
 pub mod proposal;
+mod sa;
 mod status;
 pub mod wire;
 

@@ -1,0 +1,295 @@
+//! What both exchanges that make child SAs have in common: proposals, transport mode, selectors, keys.
+//!
+//! A child SA always is for GRE between the two addresses that IKE runs between, in transport mode. What a peer offers
+//! beyond that is narrowed (RFC 7296 2.9); what does not hold it is refused.
+
+use std::net::IpAddr;
+
+use super::Cx;
+use super::channel::Channel;
+use super::children::NewChild;
+use super::nat::Nat;
+use super::numbers::{Own, nonce};
+use super::payloads::{Parts, error_payload};
+use crate::config::{Path, PeerConfig};
+use crate::crypto::{KeyPair, Secret, child_keymat};
+use crate::proposal::{ChildExchange, EspSuite, accept_esp, choose_esp, esp_proposals};
+use crate::wire::{KeyExchange, Notify, Payload, TrafficSelector, notify};
+
+/// IP protocol of GRE.
+const GRE: u8 = 47;
+
+/// Between whom, and how, a child SA is made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Between<'a> {
+    pub channel: &'a Channel,
+    pub nat: Nat,
+    pub config: &'a PeerConfig,
+}
+
+/// Nonces of the exchange that makes a child SA: in IKE_AUTH those of IKE_SA_INIT.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Nonces<'a> {
+    pub i: &'a [u8],
+    pub r: &'a [u8],
+}
+
+/// Why a request for a child SA is refused.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// For the peer.
+    pub notify: Payload,
+    /// For the operator; empty if there is nothing to tell.
+    pub why: String,
+}
+
+impl Refusal {
+    /// With a notification that has no data.
+    pub fn new(kind: u16, why: impl Into<String>) -> Refusal {
+        Refusal { notify: error_payload(kind), why: why.into() }
+    }
+}
+
+/// What we ask for; in CREATE_CHILD_SA with a nonce, and a public value unless keys are to come from the IKE SA's alone.
+pub(crate) fn request(
+    config: &PeerConfig,
+    path: Path,
+    spi_in: u32,
+    own: Option<(&[u8], Option<&KeyPair>)>,
+) -> Vec<Payload> {
+    let exchange = if own.is_some() { ChildExchange::CreateChildSa } else { ChildExchange::Auth };
+    let mut payloads = vec![
+        error_payload(notify::USE_TRANSPORT_MODE),
+        error_payload(notify::ESP_TFC_PADDING_NOT_SUPPORTED),
+        Payload::Sa(esp_proposals(&config.esp, exchange, spi_in)),
+    ];
+    if let Some((nonce, key)) = own {
+        payloads.push(Payload::Nonce(nonce.to_vec()));
+        payloads.extend(key.map(public));
+    }
+    payloads.extend([
+        Payload::TsI(vec![selector(path.local.ip())]),
+        Payload::TsR(vec![selector(path.remote.ip())]),
+    ]);
+    payloads
+}
+
+/// The KE payload of a key.
+pub(crate) fn public(key: &KeyPair) -> Payload {
+    Payload::Ke(KeyExchange { group: key.group().id(), data: key.public().to_vec() })
+}
+
+/// What came of our request: the child SA, or why there is none.
+pub(crate) fn accept(
+    between: Between<'_>,
+    parts: &Parts,
+    spi_in: Own<u32>,
+    nonces: Nonces<'_>,
+    exchange: ChildExchange,
+    key: Option<KeyPair>,
+) -> Result<NewChild, String> {
+    let remote = between.channel.path.remote.ip();
+    let (Some(answer), Some(ts_i), Some(ts_r)) = (&parts.sa, &parts.ts_i, &parts.ts_r) else {
+        return Err(format!("{remote} grants a child SA without saying which"));
+    };
+    let (suite, spi_out) =
+        accept_esp(answer, &between.config.esp, exchange).map_err(|error| error.to_string())?;
+    if !parts.has(notify::USE_TRANSPORT_MODE) {
+        return Err(format!("{remote} wants tunnel mode: set it to transport mode (type=transport)"));
+    }
+    let local = between.channel.path.local.ip();
+    let exact =
+        |granted: &[TrafficSelector], ip| !granted.is_empty() && granted.iter().all(|ts| *ts == selector(ip));
+    if !exact(ts_i, local) || !exact(ts_r, remote) {
+        let granted = (list(ts_i), list(ts_r));
+        return Err(format!(
+            "{remote} protects {} to {}, and not GRE between {local} and {remote}",
+            granted.0, granted.1
+        ));
+    }
+    let shared = match (suite.group, key, &parts.ke) {
+        (None, ..) => None,
+        (Some(group), Some(key), Some(ke)) if key.group() == group && ke.group == group.id() => {
+            Some(key.agree(&ke.data).map_err(|error| error.to_string())?)
+        }
+        (Some(group), ..) => return Err(format!("{remote} chose {group} and sends no key of it")),
+    };
+    let (keymat_out, keymat_in) = keymat(between.channel, suite, shared.as_ref(), nonces);
+    Ok(between.child(spi_in, spi_out, suite, keymat_in, keymat_out))
+}
+
+/// What we grant on the peer's request, and the child SA that comes of it. `nonces` are given in IKE_AUTH; in
+/// CREATE_CHILD_SA they are exchanged here, and the lower one is given back (RFC 7296 2.8.1).
+pub(crate) fn grant(
+    cx: &mut Cx<'_>,
+    between: Between<'_>,
+    parts: &Parts,
+    nonces: Option<Nonces<'_>>,
+) -> Result<(Vec<Payload>, NewChild, Vec<u8>), Refusal> {
+    let exchange = if nonces.is_some() { ChildExchange::Auth } else { ChildExchange::CreateChildSa };
+    let path = between.channel.path;
+    let (local, remote) = (path.local.ip(), path.remote.ip());
+    let (Some(offered), Some(ts_i), Some(ts_r)) = (&parts.sa, &parts.ts_i, &parts.ts_r) else {
+        return Err(Refusal::new(notify::INVALID_SYNTAX, ""));
+    };
+    if !parts.has(notify::USE_TRANSPORT_MODE) {
+        let why = format!("{remote} wants tunnel mode: set it to transport mode (type=transport)");
+        return Err(Refusal::new(notify::NO_PROPOSAL_CHOSEN, why));
+    }
+    let spi_in = cx.numbers.esp_spi(cx.rng);
+    let choice = choose_esp(offered, &between.config.esp, exchange, *spi_in)
+        .map_err(|error| Refusal::new(notify::NO_PROPOSAL_CHOSEN, format!("{remote}: ESP: {error}")))?;
+    let selectors = narrow(ts_i, remote, between.nat.remote).zip(narrow(ts_r, local, between.nat.local));
+    let Some((ts_i, ts_r)) = selectors else {
+        let why = format!(
+            "{remote} asks for {} to {}, and not for GRE between {remote} and {local}",
+            list(ts_i),
+            list(ts_r)
+        );
+        return Err(Refusal::new(notify::TS_UNACCEPTABLE, why));
+    };
+    let (key, shared) = agree(cx, choice.suite, parts)?;
+    let mut payloads = vec![error_payload(notify::USE_TRANSPORT_MODE), Payload::Sa(vec![choice.answer])];
+    let nonce_r;
+    let nonces = match (nonces, &parts.nonce) {
+        (Some(nonces), _) => nonces,
+        (None, Some(i)) => {
+            nonce_r = nonce(cx.rng);
+            payloads.push(Payload::Nonce(nonce_r.clone()));
+            payloads.extend(key);
+            Nonces { i, r: &nonce_r }
+        }
+        (None, None) => return Err(Refusal::new(notify::INVALID_SYNTAX, "")),
+    };
+    payloads.extend([Payload::TsI(vec![ts_i]), Payload::TsR(vec![ts_r])]);
+    let (keymat_in, keymat_out) = keymat(between.channel, choice.suite, shared.as_ref(), nonces);
+    let child = between.child(spi_in, choice.peer_spi, choice.suite, keymat_in, keymat_out);
+    Ok((payloads, child, nonces.i.min(nonces.r).to_vec()))
+}
+
+impl Between<'_> {
+    fn child(
+        self,
+        spi_in: Own<u32>,
+        spi_out: u32,
+        suite: EspSuite,
+        keymat_in: Secret,
+        keymat_out: Secret,
+    ) -> NewChild {
+        let path = self.channel.path;
+        let (local, remote) = (path.local.ip(), path.remote.ip());
+        let udp = self.nat.udp(path);
+        NewChild { spi_in, spi_out, suite, keymat_in, keymat_out, local, remote, udp }
+    }
+}
+
+/// The key exchange of its own that a child SA may have: our public value, and what both share.
+fn agree(
+    cx: &mut Cx<'_>,
+    suite: EspSuite,
+    parts: &Parts,
+) -> Result<(Option<Payload>, Option<Secret>), Refusal> {
+    let Some(group) = suite.group else { return Ok((None, None)) };
+    let Some(ke) = parts.ke.as_ref().filter(|ke| ke.group == group.id()) else {
+        let wanted = Notify::new(notify::INVALID_KE_PAYLOAD, group.id().to_be_bytes());
+        return Err(Refusal { notify: Payload::Notify(wanted), why: String::new() });
+    };
+    let failed = |error: crate::crypto::CryptoError| Refusal::new(notify::INVALID_SYNTAX, error.to_string());
+    let key = KeyPair::generate(group, cx.rng).map_err(failed)?;
+    let payload = public(&key);
+    let shared = key.agree(&ke.data).map_err(failed)?;
+    Ok((Some(payload), Some(shared)))
+}
+
+/// Keys of what the initiator of the exchange sends, and of what its responder sends (RFC 7296 2.17).
+fn keymat(
+    channel: &Channel,
+    suite: EspSuite,
+    shared: Option<&Secret>,
+    nonces: Nonces<'_>,
+) -> (Secret, Secret) {
+    let len = suite.encr.keymat_len();
+    let all = child_keymat(channel.suite.prf, &channel.keys.sk_d, shared, nonces.i, nonces.r, 2 * len);
+    let (i, r) = all.as_bytes().split_at(len.min(all.len()));
+    (Secret::from(i), Secret::from(r))
+}
+
+fn selector(ip: IpAddr) -> TrafficSelector {
+    TrafficSelector { protocol: GRE, start_port: 0, end_port: u16::MAX, start: ip, end: ip }
+}
+
+/// GRE of one address out of what the peer offers. Behind a NAT the peer knows that address by another name, which it
+/// gets back (RFC 7296 2.23.1).
+fn narrow(offered: &[TrafficSelector], ip: IpAddr, translated: bool) -> Option<TrafficSelector> {
+    let gre = |ts: &&TrafficSelector| {
+        (ts.protocol == 0 || ts.protocol == GRE) && ts.start_port == 0 && ts.end_port == u16::MAX
+    };
+    let mut fitting = offered.iter().filter(gre);
+    if fitting.clone().any(|ts| ts.start <= ip && ip <= ts.end && ts.start.is_ipv4() == ip.is_ipv4()) {
+        return Some(selector(ip));
+    }
+    fitting
+        .find(|ts| translated && ts.start == ts.end && ts.start.is_ipv4() == ip.is_ipv4())
+        .map(|ts| selector(ts.start))
+}
+
+/// Selectors as strongSwan writes them.
+fn list(selectors: &[TrafficSelector]) -> String {
+    let one = |ts: &TrafficSelector| {
+        let addresses =
+            if ts.start == ts.end { ts.start.to_string() } else { format!("{}..{}", ts.start, ts.end) };
+        match ts.protocol {
+            0 => addresses,
+            GRE => format!("{addresses}[gre]"),
+            other => format!("{addresses}[{other}]"),
+        }
+    };
+    if selectors.is_empty() {
+        "nothing".to_owned()
+    } else {
+        selectors.iter().map(one).collect::<Vec<_>>().join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ts(protocol: u8, start: &str, end: &str) -> TrafficSelector {
+        let (start, end) = (start.parse().unwrap(), end.parse().unwrap());
+        TrafficSelector { protocol, start_port: 0, end_port: 65535, start, end }
+    }
+
+    #[test]
+    fn offers_are_narrowed_to_gre_between_two_hosts() {
+        let ip: IpAddr = "10.9.0.1".parse().unwrap();
+        let wanted = Some(selector(ip));
+        let same = ts(47, "10.9.0.1", "10.9.0.1");
+        let cases = [
+            (vec![same], wanted),
+            // what strongSwan sends for a trap: the packet's, then the policy's
+            (vec![same, same], wanted),
+            (vec![ts(0, "0.0.0.0", "255.255.255.255")], wanted),
+            (vec![ts(47, "10.9.0.0", "10.9.0.255")], wanted),
+            (vec![ts(17, "10.9.0.1", "10.9.0.1"), same], wanted),
+            (vec![ts(17, "10.9.0.1", "10.9.0.1")], None),
+            (vec![ts(47, "10.9.0.2", "10.9.0.2")], None),
+            (vec![ts(47, "::", "ffff::")], None),
+            (vec![TrafficSelector { end_port: 7, ..same }], None),
+            (vec![TrafficSelector { start_port: 1, ..same }], None),
+            (vec![], None),
+        ];
+        for (offered, granted) in cases {
+            assert_eq!(narrow(&offered, ip, false), granted, "{}", list(&offered));
+        }
+    }
+
+    #[test]
+    fn a_peer_behind_a_nat_gets_its_own_address_back() {
+        let ip: IpAddr = "10.9.0.1".parse().unwrap();
+        let private = ts(47, "192.168.0.7", "192.168.0.7");
+        assert_eq!(narrow(&[private], ip, true), Some(private));
+        assert_eq!(narrow(&[private], ip, false), None);
+        assert_eq!(narrow(&[ts(47, "192.168.0.0", "192.168.0.255")], ip, true), None);
+    }
+}

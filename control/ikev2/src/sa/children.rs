@@ -1,0 +1,335 @@
+//! The child SAs of one peer: installed, sent by, replaced, received by for a while, removed.
+//!
+//! They belong to the peer and not to an IKE SA, as they outlive that when it is rekeyed. Of several one is sent by.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::numbers::Own;
+use super::{Cx, SessionId};
+use crate::auth::Authenticated;
+use crate::config::{Lifetimes, PeerId};
+use crate::crypto::{Rng, Secret};
+use crate::output::{Child, ChildId, ChildUse, Direction, Event, UdpPorts};
+use crate::proposal::EspSuite;
+use crate::status::{ChildState, ChildStatus};
+
+/// Packets under way when an SA is deleted still arrive for so long.
+pub(crate) const DRAIN: Duration = Duration::from_secs(5);
+/// Who has answered a rekey sends by the new SA after so long, if nothing else tells that the peer is ready.
+const SWITCH: Duration = Duration::from_secs(5);
+
+/// All child SAs of a peer, oldest first.
+#[derive(Debug)]
+pub(crate) struct Children {
+    peer: PeerId,
+    list: Vec<ChildSa>,
+    /// The one that is sent by.
+    current: Option<ChildId>,
+}
+
+/// A child SA that is installed.
+#[derive(Debug)]
+pub(crate) struct ChildSa {
+    pub id: ChildId,
+    /// The IKE SA that it belongs to now.
+    pub ike: SessionId,
+    pub state: ChildState,
+    pub spi_in: Own<u32>,
+    pub spi_out: u32,
+    pub suite: EspSuite,
+    /// When to rekey it; put off when the peer cannot just now.
+    pub rekey_at: Instant,
+    /// When to give it up.
+    pub expires_at: Instant,
+    local: IpAddr,
+    remote: IpAddr,
+    udp: Option<UdpPorts>,
+    born: Instant,
+    soft_packets: u64,
+    soft_bytes: u64,
+    traffic: ChildUse,
+    switch_at: Option<Instant>,
+    remove_at: Option<Instant>,
+}
+
+/// A child SA as both ends have agreed upon.
+#[derive(Debug)]
+pub(crate) struct NewChild {
+    pub spi_in: Own<u32>,
+    pub spi_out: u32,
+    pub suite: EspSuite,
+    pub keymat_in: Secret,
+    pub keymat_out: Secret,
+    pub local: IpAddr,
+    pub remote: IpAddr,
+    pub udp: Option<UdpPorts>,
+}
+
+impl Children {
+    /// None yet.
+    pub fn new(peer: PeerId) -> Children {
+        Children { peer, list: Vec::new(), current: None }
+    }
+
+    /// Installs a child SA of a peer that has proved who it is. `ready` says that the peer has it installed already, so
+    /// that it can be sent by at once. Otherwise it is when there is no other.
+    pub fn install(
+        &mut self,
+        cx: &mut Cx<'_>,
+        _proof: &Authenticated,
+        ike: SessionId,
+        lifetimes: &Lifetimes,
+        new: NewChild,
+        ready: bool,
+    ) -> ChildId {
+        let id = cx.numbers.child();
+        let use_outbound = ready || self.current.is_none();
+        let (rekey_at, expires_at) = limits(cx.now, cx.rng, lifetimes.child);
+        let volume = Volume::new(lifetimes, new.suite.esn);
+        cx.event(
+            self.peer,
+            Event::Install(Child {
+                id,
+                inbound: Direction { spi: *new.spi_in, keymat: new.keymat_in },
+                outbound: Direction { spi: new.spi_out, keymat: new.keymat_out },
+                suite: new.suite,
+                local: new.local,
+                remote: new.remote,
+                udp: new.udp,
+                hard_packets: volume.hard_packets,
+                hard_bytes: volume.hard_bytes,
+                use_outbound,
+            }),
+        );
+        self.list.push(ChildSa {
+            id,
+            ike,
+            state: ChildState::Installed,
+            spi_in: new.spi_in,
+            spi_out: new.spi_out,
+            suite: new.suite,
+            rekey_at,
+            expires_at,
+            local: new.local,
+            remote: new.remote,
+            udp: new.udp,
+            born: cx.now,
+            soft_packets: fewer(cx.rng, volume.soft_packets),
+            soft_bytes: fewer(cx.rng, volume.soft_bytes),
+            traffic: ChildUse::default(),
+            switch_at: (!use_outbound).then(|| cx.now + SWITCH),
+            remove_at: None,
+        });
+        if use_outbound && self.current.replace(id).is_none() {
+            cx.event(self.peer, Event::Up);
+        }
+        id
+    }
+
+    /// Sends by this one from now on.
+    pub fn use_outbound(&mut self, cx: &mut Cx<'_>, id: ChildId) {
+        let Some(child) = self.get_mut(id).filter(|child| child.is_alive()) else { return };
+        child.switch_at = None;
+        match self.current.replace(id) {
+            Some(current) if current == id => {}
+            Some(_) => cx.event(self.peer, Event::UseOutbound(id)),
+            None => {
+                cx.event(self.peer, Event::UseOutbound(id));
+                cx.event(self.peer, Event::Up);
+            }
+        }
+    }
+
+    /// Sends by it no longer, and receives by it only what is under way, as it is deleted at one end at least. With no
+    /// other SA to go on with, the peer is down, and `why`.
+    pub fn retire(&mut self, cx: &mut Cx<'_>, id: ChildId, why: &str) {
+        let Some(child) = self.get_mut(id).filter(|child| child.is_alive()) else { return };
+        child.state = ChildState::Draining;
+        child.remove_at = Some(cx.now + DRAIN);
+        if self.current != Some(id) {
+            return;
+        }
+        // The newest; one that is replaced already only if there is no other
+        let usable = |child: &&ChildSa| match child.state {
+            ChildState::Installed | ChildState::Rekeying => Some(1),
+            ChildState::Rekeyed => Some(0),
+            ChildState::Deleting | ChildState::Draining => None,
+        };
+        let next = self.list.iter().filter_map(|child| Some((usable(&child)?, child.id))).max();
+        if let Some((_, next)) = next {
+            return self.use_outbound(cx, next);
+        }
+        self.current = None;
+        for child in self.list.extract_if(.., |child| !child.is_alive()) {
+            cx.event(self.peer, Event::Remove(child.id));
+        }
+        cx.event(self.peer, Event::Down(why.to_owned()));
+    }
+
+    /// Retires all that belong to an IKE SA.
+    pub fn retire_all(&mut self, cx: &mut Cx<'_>, ike: SessionId, why: &str) {
+        let ids: Vec<_> = self.of(ike).map(|child| child.id).collect();
+        ids.into_iter().for_each(|id| self.retire(cx, id, why));
+    }
+
+    /// Hands over to the IKE SA that takes another's place.
+    pub fn inherit(&mut self, from: SessionId, to: SessionId) {
+        self.list.iter_mut().filter(|child| child.ike == from).for_each(|child| child.ike = to);
+    }
+
+    /// Follows the peer to another UDP port.
+    pub fn follow(&mut self, cx: &mut Cx<'_>, remote_port: u16) {
+        for child in &mut self.list {
+            if let Some(udp) = child.udp.as_mut().filter(|udp| udp.remote != remote_port) {
+                udp.remote = remote_port;
+                cx.event(self.peer, Event::Moved(child.id, *udp));
+            }
+        }
+    }
+
+    /// What the datapath has counted. True if the peer was heard of by it.
+    pub fn traffic(&mut self, cx: &mut Cx<'_>, id: ChildId, traffic: ChildUse) -> bool {
+        let current = self.current;
+        let Some(child) = self.get_mut(id) else { return false };
+        let heard = traffic.inbound_packets > child.traffic.inbound_packets;
+        child.traffic = traffic;
+        let over = |count: fn(&ChildUse) -> [u64; 2], limit| count(&traffic).into_iter().any(|n| n >= limit);
+        if over(|t| [t.inbound_packets, t.outbound_packets], child.soft_packets)
+            || over(|t| [t.inbound_bytes, t.outbound_bytes], child.soft_bytes)
+        {
+            child.rekey_at = child.rekey_at.min(cx.now);
+            // asked for once
+            (child.soft_packets, child.soft_bytes) = (u64::MAX, u64::MAX);
+        }
+        // The peer sends by it, so it is ready to receive
+        if heard && child.is_alive() && child.switch_at.is_some() && current != Some(id) {
+            self.use_outbound(cx, id);
+        }
+        heard
+    }
+
+    /// When [`Children::handle_timeout`] has something to do.
+    pub fn timeout(&self) -> Option<Instant> {
+        self.list.iter().flat_map(|child| [child.switch_at, child.remove_at]).flatten().min()
+    }
+
+    /// Switches to SAs that are ready by now and removes those that have drained.
+    pub fn handle_timeout(&mut self, cx: &mut Cx<'_>) {
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= cx.now);
+        let switch: Vec<_> =
+            self.list.iter().filter(|child| due(child.switch_at)).map(|child| child.id).collect();
+        let (gone, left) = std::mem::take(&mut self.list).into_iter().partition(|child| due(child.remove_at));
+        let gone: Vec<ChildSa> = gone;
+        self.list = left;
+        switch.into_iter().for_each(|id| self.use_outbound(cx, id));
+        gone.into_iter().for_each(|child| cx.event(self.peer, Event::Remove(child.id)));
+    }
+
+    /// Of an IKE SA, those that are not yet deleted.
+    pub fn of(&self, ike: SessionId) -> impl Iterator<Item = &ChildSa> {
+        self.list.iter().filter(move |child| child.ike == ike && child.is_alive())
+    }
+
+    /// By its name.
+    pub fn get_mut(&mut self, id: ChildId) -> Option<&mut ChildSa> {
+        self.list.iter_mut().find(|child| child.id == id)
+    }
+
+    /// By the SPI that the peer receives by: what it calls the SA by. Only such as are not yet deleted.
+    pub fn by_peer_spi(&mut self, spi: u32) -> Option<&mut ChildSa> {
+        self.list.iter_mut().find(|child| child.spi_out == spi && child.is_alive())
+    }
+
+    /// By the SPI that we receive by.
+    pub fn by_own_spi(&mut self, spi: u32) -> Option<&mut ChildSa> {
+        self.list.iter_mut().find(|child| *child.spi_in == spi)
+    }
+
+    /// The one that is sent by, and the IKE SA that it belongs to.
+    pub fn current(&self) -> Option<(ChildId, SessionId)> {
+        let current = self.list.iter().find(|child| Some(child.id) == self.current)?;
+        Some((current.id, current.ike))
+    }
+
+    /// How many there are, those that drain included.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether there is one to send by.
+    pub fn is_up(&self) -> bool {
+        self.current.is_some()
+    }
+
+    /// For operators.
+    pub fn status(&self, now: Instant) -> Vec<ChildStatus> {
+        let status = |child: &ChildSa| ChildStatus {
+            id: child.id,
+            state: child.state,
+            spi_in: *child.spi_in,
+            spi_out: child.spi_out,
+            suite: child.suite,
+            local: child.local,
+            remote: child.remote,
+            udp: child.udp,
+            age: now.saturating_duration_since(child.born),
+            rekey_in: (child.state == ChildState::Installed)
+                .then(|| child.rekey_at.saturating_duration_since(now)),
+            expires_in: Some(child.remove_at.unwrap_or(child.expires_at).saturating_duration_since(now)),
+            traffic: child.traffic,
+            outbound: self.current == Some(child.id),
+        };
+        self.list.iter().map(status).collect()
+    }
+}
+
+impl ChildSa {
+    /// Not deleted by either side.
+    pub fn is_alive(&self) -> bool {
+        self.state != ChildState::Draining
+    }
+}
+
+/// When something that may live for `life` is renewed, and when it ends: up to a tenth sooner by chance, and a tenth but
+/// no less than a minute later.
+pub(crate) fn limits(now: Instant, rng: &mut dyn Rng, life: Duration) -> (Instant, Instant) {
+    let soft = Duration::from_millis(fewer(rng, life.as_millis().try_into().unwrap_or(u64::MAX)));
+    let hard = life + (life / 10).max(Duration::from_secs(60));
+    (after(now, soft), after(now, hard))
+}
+
+/// What is further away than clocks reach is in thirty years.
+fn after(now: Instant, time: Duration) -> Instant {
+    const LONG: Duration = Duration::from_secs(30 * 365 * 86_400);
+    now + time.min(LONG)
+}
+
+/// Up to a tenth less.
+fn fewer(rng: &mut dyn Rng, limit: u64) -> u64 {
+    let mut chance = [0; 2];
+    rng.fill(&mut chance);
+    let tenth = u128::from(limit / 10) * u128::from(u16::from_be_bytes(chance)) / u128::from(u16::MAX);
+    limit - u64::try_from(tenth).unwrap_or(0)
+}
+
+struct Volume {
+    soft_packets: u64,
+    soft_bytes: u64,
+    hard_packets: u64,
+    hard_bytes: u64,
+}
+
+impl Volume {
+    /// Sequence numbers must not wrap, whatever is configured (RFC 4303 3.3.3).
+    fn new(lifetimes: &Lifetimes, esn: bool) -> Volume {
+        let most = if esn { u64::MAX } else { u64::from(u32::MAX) };
+        let more = |n: u64| n.saturating_add(n / 4);
+        Volume {
+            soft_packets: lifetimes.packets.min(most / 5 * 4),
+            soft_bytes: lifetimes.bytes,
+            hard_packets: more(lifetimes.packets).min(most),
+            hard_bytes: more(lifetimes.bytes),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Signs of life: asking for them (RFC 7296 2.4), and giving them to a NAT (RFC 3948 2.3).
+
+use std::time::{Duration, Instant};
+
+use super::Cx;
+use super::channel::Channel;
+use super::established::IkeSa;
+use super::nat::Nat;
+use crate::config::{NAT_PORT, PeerConfig};
+use crate::output::Output;
+
+/// How long a NAT is trusted to remember us.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+/// The peer is asked out of turn no more often than this.
+const HINTS: Duration = Duration::from_secs(5);
+
+/// When the peer was heard of, and when the NAT was.
+#[derive(Debug)]
+pub(crate) struct Liveness {
+    /// By ESP.
+    heard: Instant,
+    asked: Option<Instant>,
+    keepalive_at: Instant,
+}
+
+impl Liveness {
+    /// All is well.
+    pub fn new(now: Instant) -> Liveness {
+        Liveness { heard: now, asked: None, keepalive_at: now + KEEPALIVE }
+    }
+
+    /// An authentic ESP packet came.
+    pub fn heard(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
+    /// Since when the peer has been silent.
+    pub fn silent_since(&self, channel: &Channel) -> Instant {
+        self.heard.max(channel.heard)
+    }
+
+    /// Somebody hints that the peer knows nothing of us any more. True if it is to be asked.
+    pub fn hint(&mut self, now: Instant) -> bool {
+        let lately = self.asked.is_some_and(|at| now < at + HINTS);
+        if !lately {
+            self.asked = Some(now);
+        }
+        !lately
+    }
+
+    /// When [`Liveness::due`] has something to do.
+    pub fn timeout(&self, sa: &IkeSa, config: &PeerConfig) -> Option<Instant> {
+        let ask = (!config.liveness.is_zero() && !sa.channel.is_waiting())
+            .then(|| self.silent_since(&sa.channel) + config.liveness);
+        ask.into_iter().chain(keeps_alive(sa.nat, &sa.channel).then_some(self.keepalive_at)).min()
+    }
+
+    /// Reminds the NAT of us if it is time. True if the peer is to be asked.
+    pub fn due(&mut self, cx: &mut Cx<'_>, nat: Nat, channel: &Channel, config: &PeerConfig) -> bool {
+        if keeps_alive(nat, channel) && self.keepalive_at <= cx.now {
+            self.keepalive_at = cx.now + KEEPALIVE;
+            cx.out.push_back(Output::Keepalive(channel.path));
+        }
+        !config.liveness.is_zero()
+            && !channel.is_waiting()
+            && self.silent_since(channel) + config.liveness <= cx.now
+    }
+}
+
+fn keeps_alive(nat: Nat, channel: &Channel) -> bool {
+    nat.local && channel.path.local.port() == NAT_PORT
+}

@@ -1,0 +1,418 @@
+//! Two endpoints in memory: a fake clock, a wire whose every message is in the test's hands, and a mock of the datapath
+//! that checks after each step that whatever one host sends the other can receive.
+#![allow(dead_code, reason = "each test uses its part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers fail as tests do")]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use ikev2::auth::{Credential, Psk, Trust};
+use ikev2::crypto::Rng;
+use ikev2::proposal::{EspOffer, IkeOffer};
+use ikev2::wire::{self, Exchange};
+use ikev2::{
+    Child, ChildId, Encapsulation, Endpoint, Event, Lifetimes, Limits, Output, Path, PeerConfig, PeerId,
+    PeerStatus,
+};
+
+pub const UNIX_NOW: u64 = 1_800_000_000;
+pub const PEER: PeerId = PeerId(1);
+
+/// Seeded, and with nonces whose first octet a test may choose: they decide collisions.
+#[derive(Debug, Clone)]
+pub struct TestRng(Arc<Mutex<(u64, VecDeque<u8>)>>);
+
+impl TestRng {
+    pub fn new(seed: u64) -> TestRng {
+        TestRng(Arc::new(Mutex::new((seed, VecDeque::new()))))
+    }
+
+    /// The next nonces begin with these octets.
+    pub fn nonces(&self, first: &[u8]) {
+        self.0.lock().unwrap().1.extend(first);
+    }
+}
+
+impl Rng for TestRng {
+    fn fill(&mut self, out: &mut [u8]) {
+        let mut state = self.0.lock().unwrap();
+        for byte in out.iter_mut() {
+            // splitmix64
+            state.0 = state.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = state.0;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            *byte = (z ^ (z >> 31)) as u8;
+        }
+        // Only nonces have this length
+        if out.len() == 32
+            && let Some(first) = state.1.pop_front()
+        {
+            out[0] = first;
+        }
+    }
+}
+
+/// A message under way.
+#[derive(Debug, Clone)]
+pub struct Message {
+    pub from: usize,
+    pub path: Path,
+    pub datagram: Vec<u8>,
+}
+
+impl Message {
+    pub fn exchange(&self) -> Exchange {
+        wire::Header::peek(&self.datagram).unwrap().exchange
+    }
+
+    pub fn is_response(&self) -> bool {
+        wire::Header::peek(&self.datagram).unwrap().response
+    }
+}
+
+/// One end.
+pub struct Host {
+    pub endpoint: Endpoint,
+    pub rng: TestRng,
+    pub address: IpAddr,
+    /// What the datapath would hold.
+    pub installed: BTreeMap<ChildId, Child>,
+    pub outbound: Option<ChildId>,
+    /// Child SAs in the order in which they were sent by.
+    pub used: Vec<ChildId>,
+    pub up: bool,
+    pub events: Vec<Event>,
+    pub keepalives: Vec<Path>,
+}
+
+impl Host {
+    fn new(seed: u64, address: &str) -> Host {
+        let rng = TestRng::new(seed);
+        let endpoint = Endpoint::new(Box::new(rng.clone()), Limits::default());
+        let address = address.parse().unwrap();
+        Host {
+            endpoint,
+            rng,
+            address,
+            installed: BTreeMap::new(),
+            outbound: None,
+            used: Vec::new(),
+            up: false,
+            events: Vec::new(),
+            keepalives: Vec::new(),
+        }
+    }
+
+    pub fn status(&self, now: Instant) -> PeerStatus {
+        self.endpoint
+            .status(now)
+            .into_iter()
+            .find(|status| status.peer == PEER)
+            .expect("the peer is configured")
+    }
+
+    pub fn sending(&self) -> Option<&Child> {
+        self.outbound.map(|id| &self.installed[&id])
+    }
+
+    /// Troubles and reasons for being down, in order.
+    pub fn complaints(&self) -> Vec<String> {
+        let text = |event: &Event| match event {
+            Event::Trouble(text) | Event::Down(text) => Some(text.clone()),
+            _ => None,
+        };
+        self.events.iter().filter_map(text).collect()
+    }
+}
+
+/// Both ends and the wire between.
+pub struct Pair {
+    pub hosts: [Host; 2],
+    pub now: Instant,
+    pub wire: VecDeque<Message>,
+    /// A NAT before host 0: its address and port as the other sees them.
+    pub nat: Option<SocketAddr>,
+    /// How often one host sent by an SA that the other did not have.
+    pub lost: u32,
+}
+
+pub const A: usize = 0;
+pub const B: usize = 1;
+
+pub fn psk(text: &str) -> Psk {
+    Psk::new(text.as_bytes().to_vec()).unwrap()
+}
+
+pub fn config(local: &str, remote: &str) -> PeerConfig {
+    PeerConfig {
+        name: "gre0".to_owned(),
+        local: Some(local.parse().unwrap()),
+        remote: remote.parse().unwrap(),
+        local_id: None,
+        remote_id: None,
+        credential: Credential::Psk(psk("thisisnotagoodpsk")),
+        trust: Trust::Psk(psk("thisisnotagoodpsk")),
+        ike: IkeOffer::default(),
+        esp: EspOffer::default(),
+        encapsulation: Encapsulation::Auto,
+        lifetimes: Lifetimes::default(),
+        liveness: Duration::from_secs(30),
+        initiate: true,
+    }
+}
+
+pub const ADDRESSES: [&str; 2] = ["10.9.0.1", "10.9.0.2"];
+
+impl Pair {
+    pub fn new() -> Pair {
+        Pair::seeded(1)
+    }
+
+    pub fn seeded(seed: u64) -> Pair {
+        let hosts = [Host::new(2 * seed, ADDRESSES[A]), Host::new(2 * seed + 1, ADDRESSES[B])];
+        Pair { hosts, now: Instant::now(), wire: VecDeque::new(), nat: None, lost: 0 }
+    }
+
+    /// Both up, A having initiated.
+    pub fn up() -> Pair {
+        Pair::up_with(|_| {})
+    }
+
+    pub fn up_with(change: impl Fn(&mut PeerConfig)) -> Pair {
+        let mut pair = Pair::new();
+        for (host, initiate) in [(B, false), (A, true)] {
+            let mut config = config(ADDRESSES[host], ADDRESSES[1 - host]);
+            change(&mut config);
+            config.initiate = initiate;
+            pair.configure(host, config);
+        }
+        pair.run();
+        // From here on either may
+        for host in [A, B] {
+            let mut config = config(ADDRESSES[host], ADDRESSES[1 - host]);
+            change(&mut config);
+            pair.configure(host, config);
+        }
+        pair.assert_converged();
+        pair
+    }
+
+    pub fn configure(&mut self, host: usize, config: PeerConfig) {
+        self.hosts[host].endpoint.configure(self.now, PEER, config);
+        self.drain(host);
+    }
+
+    /// Has a host do something, and carries out what it wants.
+    pub fn with<T>(&mut self, host: usize, what: impl FnOnce(&mut Endpoint, Instant) -> T) -> T {
+        let result = what(&mut self.hosts[host].endpoint, self.now);
+        self.drain(host);
+        result
+    }
+
+    /// Carries out what a host wants, as a driver does.
+    fn drain(&mut self, from: usize) {
+        while let Some(output) = self.hosts[from].endpoint.poll() {
+            let host = &mut self.hosts[from];
+            match output {
+                Output::Transmit { path, datagram } => self.wire.push_back(Message { from, path, datagram }),
+                Output::Keepalive(path) => host.keepalives.push(path),
+                Output::Event(peer, event) => {
+                    assert_eq!(peer, PEER);
+                    host.take(event);
+                }
+            }
+            self.flow();
+        }
+        for host in &self.hosts {
+            host.assert_consistent(self.now);
+        }
+    }
+
+    /// A packet each way: lost if the other end does not have the SA.
+    fn flow(&mut self) {
+        if !self.hosts.iter().all(|host| host.up) {
+            return;
+        }
+        for from in [A, B] {
+            let Some(sa) = self.hosts[from].sending() else { continue };
+            let received = self.hosts[1 - from].installed.values().any(|other| {
+                other.inbound.spi == sa.outbound.spi && other.inbound.keymat == sa.outbound.keymat
+            });
+            self.lost += u32::from(!received);
+        }
+    }
+
+    /// Tells both what has passed: a packet each way.
+    pub fn traffic(&mut self, packets: u64) {
+        for from in [A, B] {
+            let Some(sa) = self.hosts[from].sending() else { continue };
+            let (id, spi) = (sa.id, sa.outbound.spi);
+            let sent = ikev2::ChildUse {
+                outbound_packets: packets,
+                outbound_bytes: 100 * packets,
+                ..Default::default()
+            };
+            self.with(from, |endpoint, now| endpoint.traffic(now, id, sent));
+            let to = self.hosts[1 - from]
+                .installed
+                .values()
+                .find(|other| other.inbound.spi == spi)
+                .map(|other| other.id);
+            if let Some(to) = to {
+                let got = ikev2::ChildUse {
+                    inbound_packets: packets,
+                    inbound_bytes: 100 * packets,
+                    ..Default::default()
+                };
+                self.with(1 - from, |endpoint, now| endpoint.traffic(now, to, got));
+            }
+        }
+    }
+
+    /// Delivers one message.
+    pub fn deliver(&mut self, message: Message) {
+        let to = 1 - message.from;
+        let mut path = Path { local: message.path.remote, remote: message.path.local };
+        if let Some(nat) = self.nat {
+            match message.from {
+                A => {
+                    path.remote =
+                        SocketAddr::new(nat.ip(), nat.port() + u16::from(path.remote.port() == 4500))
+                }
+                _ => {
+                    let port = if message.path.remote.port() == nat.port() { 500 } else { 4500 };
+                    path.local = SocketAddr::new(self.hosts[A].address, port);
+                }
+            }
+        }
+        self.with(to, |endpoint, now| endpoint.receive(now, UNIX_NOW, path, &message.datagram));
+    }
+
+    /// The oldest message under way.
+    pub fn take(&mut self) -> Message {
+        self.wire.pop_front().expect("a message is under way")
+    }
+
+    /// The oldest message of one host under way.
+    pub fn take_from(&mut self, from: usize) -> Message {
+        let at = self.wire.iter().position(|m| m.from == from).expect("a message of that host is under way");
+        self.wire.remove(at).unwrap()
+    }
+
+    /// Delivers the oldest message under way.
+    pub fn step(&mut self) {
+        let message = self.take();
+        self.deliver(message);
+    }
+
+    /// Delivers the oldest message of one host under way.
+    pub fn step_from(&mut self, from: usize) {
+        let message = self.take_from(from);
+        self.deliver(message);
+    }
+
+    /// Delivers until nothing is under way.
+    pub fn run(&mut self) {
+        for _ in 0..1000 {
+            match self.wire.pop_front() {
+                Some(message) => self.deliver(message),
+                None => return,
+            }
+        }
+        panic!("the two never stop talking");
+    }
+
+    /// Lets time pass, timers fire and messages arrive.
+    pub fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        for _ in 0..100_000 {
+            self.run();
+            let next = self.hosts.iter().filter_map(|host| host.endpoint.timeout()).min();
+            match next.filter(|at| *at <= end) {
+                Some(at) => {
+                    self.now = self.now.max(at);
+                    for host in [A, B] {
+                        self.with(host, |endpoint, now| endpoint.handle_timeout(now));
+                    }
+                }
+                None => {
+                    self.now = end;
+                    return;
+                }
+            }
+        }
+        panic!("the timers never stop firing");
+    }
+
+    /// Both are up with one IKE SA and one child SA, the same ones, and can talk both ways.
+    pub fn assert_converged(&self) {
+        let [a, b] = [&self.hosts[A], &self.hosts[B]];
+        let [sa, sb] = [a.status(self.now), b.status(self.now)];
+        assert_eq!((sa.ike.len(), sb.ike.len()), (1, 1), "one IKE SA\n{sa:#?}\n{sb:#?}");
+        assert_eq!((sa.ike[0].spi_i, sa.ike[0].spi_r), (sb.ike[0].spi_i, sb.ike[0].spi_r));
+        assert_eq!((a.installed.len(), b.installed.len()), (1, 1), "one child SA\n{sa:#?}\n{sb:#?}");
+        let (ca, cb) = (a.sending().expect("a sends"), b.sending().expect("b sends"));
+        assert_eq!((ca.outbound.spi, ca.inbound.spi), (cb.inbound.spi, cb.outbound.spi));
+        assert_eq!((&ca.outbound.keymat, &ca.inbound.keymat), (&cb.inbound.keymat, &cb.outbound.keymat));
+        assert_eq!((ca.suite, ca.local, ca.remote), (cb.suite, cb.remote, cb.local));
+        assert!(a.up && b.up);
+        assert_eq!((sa.children.len(), sb.children.len()), (1, 1));
+    }
+}
+
+impl Host {
+    fn take(&mut self, event: Event) {
+        match &event {
+            Event::Install(child) => {
+                if child.use_outbound {
+                    self.outbound = Some(child.id);
+                    self.used.push(child.id);
+                }
+                let spi = child.inbound.spi;
+                assert!(
+                    self.installed.values().all(|other| other.inbound.spi != spi),
+                    "an SPI is used twice"
+                );
+                assert!(self.installed.insert(child.id, child.clone()).is_none());
+            }
+            Event::UseOutbound(id) => {
+                assert!(self.installed.contains_key(id), "{id} is not installed");
+                self.outbound = Some(*id);
+                self.used.push(*id);
+            }
+            Event::Moved(id, ports) => {
+                self.installed.get_mut(id).expect("it is installed").udp = Some(*ports);
+            }
+            Event::Remove(id) => {
+                assert!(self.installed.remove(id).is_some(), "{id} is removed twice");
+                if self.outbound == Some(*id) {
+                    self.outbound = None;
+                }
+            }
+            Event::Up => {
+                assert!(!self.up && self.outbound.is_some());
+                self.up = true;
+            }
+            Event::Down(_) => {
+                assert!(self.up && self.outbound.is_none(), "down with an SA to send by");
+                self.up = false;
+            }
+            Event::Trouble(_) => {}
+        }
+        self.events.push(event);
+    }
+
+    fn assert_consistent(&self, now: Instant) {
+        assert_eq!(self.up, self.outbound.is_some(), "up and able to send are the same");
+        for status in self.endpoint.status(now) {
+            let known: Vec<_> = status.children.iter().map(|child| child.id).collect();
+            let installed: Vec<_> = self.installed.keys().copied().collect();
+            assert_eq!(known, installed, "what the endpoint knows is what is installed");
+            let sending = status.children.iter().find(|child| child.outbound).map(|child| child.id);
+            assert_eq!(sending, self.outbound);
+        }
+    }
+}
