@@ -15,9 +15,8 @@ use crate::output::{ChildId, ChildUse, Output};
 use crate::sa::Cx;
 use crate::sa::established::Task;
 use crate::sa::numbers::{Numbers, Owner};
-use crate::sa::payloads::error_payload;
 use crate::status::{IkeSecrets, PeerStatus};
-use crate::wire::{self, Datagram, Exchange, Header, ParseError, notify};
+use crate::wire::{self, Datagram, Exchange, Header, Notify, ParseError, Payload, notify};
 
 use peer::Peer;
 use strangers::Strangers;
@@ -76,7 +75,11 @@ impl Endpoint {
         match wire::parse(datagram) {
             Ok(datagram) => self.dispatch(now, unix_now, path, &datagram),
             Err(ParseError::MajorVersion(version)) if version > 2 => {
-                self.answer_unprotected(now, path, datagram, notify::INVALID_MAJOR_VERSION);
+                self.answer_unprotected(now, path, datagram, Notify::new(notify::INVALID_MAJOR_VERSION, []));
+            }
+            Err(ParseError::UnsupportedCritical(kind)) => {
+                let refusal = Notify::new(notify::UNSUPPORTED_CRITICAL_PAYLOAD, [kind]);
+                self.answer_unprotected(now, path, datagram, refusal);
             }
             Err(error) => tracing::debug!(remote = %path.remote, %error, "IKE message dropped"),
         }
@@ -112,18 +115,19 @@ impl Endpoint {
                 }
             }
             None if !header.response => {
-                self.answer_unprotected(now, path, datagram.bytes, notify::INVALID_IKE_SPI);
+                let refusal = Notify::new(notify::INVALID_IKE_SPI, []);
+                self.answer_unprotected(now, path, datagram.bytes, refusal);
             }
             None => {}
         }
     }
 
     /// RFC 7296 1.5 and 2.5: the request's header comes back with an error, of which the peer may make what it wants.
-    fn answer_unprotected(&mut self, now: Instant, path: Path, request: &[u8], kind: u16) {
+    fn answer_unprotected(&mut self, now: Instant, path: Path, request: &[u8], refusal: Notify) {
         let Some(header) = Header::peek(request).filter(|header| !header.response) else { return };
         if self.strangers.allows_error(now, &self.limits) {
             let header = Header { response: true, initiator: !header.initiator, ..header };
-            let datagram = wire::encode_clear(&header, &[error_payload(kind)]);
+            let datagram = wire::encode_clear(&header, &[Payload::Notify(refusal)]);
             self.out.push_back(Output::Transmit { path, datagram });
         }
     }
