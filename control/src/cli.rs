@@ -42,6 +42,9 @@ pub enum Command {
     Attach(Attach),
     /// Undo `attach`: give DEVICE its addresses back and take it out of the bridge
     Detach(Detach),
+    /// Make keys and certificates for protected tunnels
+    #[command(subcommand)]
+    Pki(crate::pki::Command),
     /// Configure a running switch; also what the name ovs-vsctl means
     #[command(disable_help_flag = true)]
     Vsctl(Rest),

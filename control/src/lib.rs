@@ -28,4 +28,5 @@ pub mod unixctl;
 
 // the command line
 pub mod appctl;
+pub mod pki;
 pub mod vsctl;

@@ -14,6 +14,7 @@ use control::daemon::{self, Config, Daemon, Stages};
 use control::detach::{self, Background};
 use control::logging::{Destination, Level, Spec, Vlog};
 use control::pidfile;
+use control::pki;
 use control::rundir::{self, RunDir};
 use control::shutdown::Shutdown;
 use control::up::{self, Up};
@@ -37,6 +38,10 @@ fn run(cli: Cli, argv: &[OsString]) -> anyhow::Result<ExitCode> {
         Command::Appctl(rest) => Ok(tool(appctl::main, rest, cli.rundir)),
         Command::Attach(options) => attach(&options, cli.rundir),
         Command::Detach(options) => detach(options, cli.rundir),
+        Command::Pki(command) => {
+            print!("{}", pki::run(&command)?);
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 

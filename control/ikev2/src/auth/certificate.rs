@@ -93,6 +93,16 @@ impl Certificate {
         self.not_before
     }
 
+    /// The day on which it begins to be valid, such as `2026-01-02` (UTC).
+    pub fn first_day(&self) -> String {
+        date(self.not_before)
+    }
+
+    /// The day on which it expires (UTC).
+    pub fn last_day(&self) -> String {
+        date(self.not_after)
+    }
+
     /// The kind of its key.
     pub fn key(&self) -> KeyKind {
         self.key
