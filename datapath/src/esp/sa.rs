@@ -74,9 +74,12 @@ pub struct Usage {
     pub forged: u64,
 }
 
-/// What an SA keeps account with, of any number of workers.
+/// What an SA keeps account with, of any number of workers. On a cache line of its own: the key beside it is only read.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 struct Account {
+    /// Packets that came; sequence numbers asked for.
+    count: AtomicU64,
     bytes: AtomicU64,
     /// The second of the last packet, plus one; 0: none yet.
     last: AtomicU32,
@@ -106,7 +109,6 @@ pub struct InboundSa {
     pub policy: PolicyId,
     pub(super) key: SaKey,
     pub(super) window: ReplayWindow,
-    packets: AtomicU64,
     account: Account,
     pub(super) replayed: AtomicU64,
     pub(super) forged: AtomicU64,
@@ -120,7 +122,6 @@ impl InboundSa {
             policy,
             key,
             window: ReplayWindow::new(replay_window),
-            packets: AtomicU64::new(0),
             account: Account::default(),
             replayed: AtomicU64::new(0),
             forged: AtomicU64::new(0),
@@ -130,7 +131,7 @@ impl InboundSa {
     /// One more packet whose ICV was right.
     #[inline]
     pub(super) fn count(&self, bytes: u64, now: u32) {
-        self.packets.fetch_add(1, Relaxed);
+        self.account.count.fetch_add(1, Relaxed);
         self.account.bytes.fetch_add(bytes, Relaxed);
         self.account.touch(now);
     }
@@ -138,14 +139,14 @@ impl InboundSa {
     /// Whether it has carried all that it may.
     #[inline]
     pub(super) fn is_used_up(&self) -> bool {
-        self.packets.load(Relaxed) >= self.config.hard_packets
+        self.account.count.load(Relaxed) >= self.config.hard_packets
             || self.account.bytes.load(Relaxed) >= self.config.hard_bytes
     }
 
     /// What has come.
     pub fn usage(&self) -> Usage {
         Usage {
-            packets: self.packets.load(Relaxed),
+            packets: self.account.count.load(Relaxed),
             bytes: self.account.bytes.load(Relaxed),
             last: self.account.last(),
             sequence: self.window.top(),
@@ -161,9 +162,7 @@ pub struct OutboundSa {
     /// What it was made of.
     pub config: SaConfig,
     pub(super) key: SaKey,
-    /// Sequence numbers asked for so far.
-    sequence: AtomicU64,
-    /// The last one that may be given.
+    /// The last sequence number that may be given.
     last_sequence: u64,
     account: Account,
 }
@@ -176,7 +175,6 @@ impl OutboundSa {
             last_sequence: config.hard_packets.min(numbers),
             config,
             key,
-            sequence: AtomicU64::new(0),
             account: Account::default(),
         }
     }
@@ -185,21 +183,22 @@ impl OutboundSa {
     /// there will be no other (RFC 4303 section 3.3.3).
     #[inline]
     pub fn number(&self, bytes: u64, now: u32) -> Option<u64> {
-        if self.account.bytes.fetch_add(bytes, Relaxed) >= self.config.hard_bytes {
+        if self.account.bytes.load(Relaxed) >= self.config.hard_bytes {
             return None;
         }
         // Each call has a value of its own, also where several workers run past the limit: nothing is given twice.
-        let number = self.sequence.fetch_add(1, Relaxed) + 1;
+        let number = self.account.count.fetch_add(1, Relaxed) + 1;
         if number > self.last_sequence {
             return None;
         }
+        self.account.bytes.fetch_add(bytes, Relaxed);
         self.account.touch(now);
         Some(number)
     }
 
     /// What has gone.
     pub fn usage(&self) -> Usage {
-        let sequence = self.sequence.load(Relaxed).min(self.last_sequence);
+        let sequence = self.account.count.load(Relaxed).min(self.last_sequence);
         Usage {
             packets: sequence,
             bytes: self.account.bytes.load(Relaxed),
@@ -228,13 +227,13 @@ mod tests {
     #[test]
     fn without_extended_numbers_an_sa_ends_before_they_wrap() {
         let sa = outbound(SaConfig { esn: false, ..config() });
-        sa.sequence.store(u64::from(u32::MAX) - 2, Relaxed);
+        sa.account.count.store(u64::from(u32::MAX) - 2, Relaxed);
         let numbers: Vec<_> = (0..4).map(|_| sa.number(1, 0)).collect();
         assert_eq!(numbers, [Some(0xffff_fffe), Some(0xffff_ffff), None, None]);
         let sa = outbound(config());
-        sa.sequence.store(u64::from(u32::MAX), Relaxed);
+        sa.account.count.store(u64::from(u32::MAX), Relaxed);
         assert_eq!(sa.number(1, 0), Some(1 << 32));
-        sa.sequence.store(MOST_PACKETS, Relaxed);
+        sa.account.count.store(MOST_PACKETS, Relaxed);
         assert_eq!(sa.number(1, 0), None);
     }
 

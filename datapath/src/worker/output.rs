@@ -16,7 +16,7 @@ use crate::wire::parse::{Ip, Link};
 
 /// Room that an outbox must have before a frame is fitted into it: a superframe of 64 KiB in segments of 88 bytes, the
 /// least that Linux agrees to (TCP_MIN_MSS), with headers. What would become more packets is cut off.
-const OUTBOX_BYTES: usize = 192 * 1024;
+const OUTBOX_BYTES: usize = 224 * 1024;
 const OUTBOX_PACKETS: usize = 768;
 
 /// The queue of one local port.
@@ -261,6 +261,7 @@ mod tests {
 
     use super::*;
     use crate::counters::PortStats;
+    use crate::esp::testing::{config, outbound};
     use crate::port::memory::Far;
     use crate::slab::Piece;
     use crate::snapshot::BridgeId;
@@ -299,8 +300,8 @@ mod tests {
         Arc::new(Tunnel::new(config, None, 1500))
     }
 
-    fn leaving<'a>(port: &'a Port, tunnel: &'a Tunnel) -> Leaving<'a> {
-        Leaving { port, tunnel, way: Way::Plain, now: 0 }
+    fn leaving<'a>(port: &'a Port, tunnel: &'a Tunnel, way: Way<'a>) -> Leaving<'a> {
+        Leaving { port, tunnel, way, now: 0 }
     }
 
     /// `len` bytes of a TCP stream from `seq` on.
@@ -354,18 +355,22 @@ mod tests {
     #[test]
     fn what_the_underlay_does_not_take_was_not_sent() {
         let tunnel = tunnel();
-        // there is no socket
-        let (mut outputs, snapshot, port) = outputs(PortKind::Tunnel(Arc::clone(&tunnel)));
-        let (drops, mut slab) = (DropCell::new(), Slab::new());
-        let mut refused = |packet: &TxPacket, why| take_back(&snapshot, 0, &drops, packet, why);
-        for len in [10, 1000] {
-            outputs.tunnel(leaving(&port, &tunnel), &tcp(0, len), &VnetHdr::default(), &mut refused);
+        let sa = outbound(config());
+        for way in [Way::Plain, Way::Protected(&sa)] {
+            // there is no socket
+            let (mut outputs, snapshot, port) = outputs(PortKind::Tunnel(Arc::clone(&tunnel)));
+            let (drops, mut slab) = (DropCell::new(), Slab::new());
+            let mut refused = |packet: &TxPacket, why| take_back(&snapshot, 0, &drops, packet, why);
+            for len in [10, 1000] {
+                let leaving = leaving(&port, &tunnel, way);
+                outputs.tunnel(leaving, &tcp(0, len), &VnetHdr::default(), &mut refused);
+            }
+            let made = port.counters.sum();
+            assert_eq!((made.tx_packets, made.tx_bytes), (2, 1010 + 2 * 54));
+            outputs.flush(&mut slab, &snapshot, &drops, &mut refused);
+            assert_eq!(port.counters.sum(), PortStats { tx_errors: 2, ..PortStats::default() });
+            assert_eq!(drops.get(DropReason::UnderlayTx), 2);
         }
-        let made = port.counters.sum();
-        assert_eq!((made.tx_packets, made.tx_bytes), (2, 1010 + 2 * 54));
-        outputs.flush(&mut slab, &snapshot, &drops, &mut refused);
-        assert_eq!(port.counters.sum(), PortStats { tx_errors: 2, ..PortStats::default() });
-        assert_eq!(drops.get(DropReason::UnderlayTx), 2);
     }
 
     #[test]
@@ -374,13 +379,16 @@ mod tests {
         let (mut outputs, _, port) = outputs(PortKind::Tunnel(Arc::clone(&tunnel)));
         let vnet = VnetHdr { gso_type: GSO_TCPV4, gso_size: 88.into(), ..VnetHdr::default() };
         let (small, big) = (tcp(0, 1), tcp(0, 65_535 - 40));
-        for smalls in [0, 200, 300, 500] {
+        let sa = outbound(config());
+        for (way, smalls) in
+            [Way::Plain, Way::Protected(&sa)].into_iter().flat_map(|w| [0, 200, 300, 500].map(|n| (w, n)))
+        {
             for _ in 0..smalls {
-                let leaving = leaving(&port, &tunnel);
+                let leaving = leaving(&port, &tunnel, way);
                 let fit = outputs.tunnel(leaving, &small, &VnetHdr::default(), &mut |_, _| {});
                 assert_eq!(fit, Fit::Sent(1));
             }
-            let fit = outputs.tunnel(leaving(&port, &tunnel), &big, &vnet, &mut |_, _| {});
+            let fit = outputs.tunnel(leaving(&port, &tunnel, way), &big, &vnet, &mut |_, _| {});
             assert_eq!(fit, Fit::Sent(65_495usize.div_ceil(88)), "behind {smalls} others");
         }
     }
