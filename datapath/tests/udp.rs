@@ -124,7 +124,8 @@ fn packets_arrive_in_order(v6: bool) {
     let pair = pair(v6);
     let devices = [
         ("as they are", ""),
-        ("cut by the kernel and joined again", "tx-udp-segmentation off gro on"),
+        // a veth gives to GRO what its peer has not marked as a superframe
+        ("cut by the kernel and joined again", "tso off tx-udp-segmentation off tx-gso-list off gro on"),
         ("cut and not joined", "gro off"),
         ("no checksums", "tx off sg off"),
     ];
@@ -147,8 +148,8 @@ fn packets_arrive_in_order(v6: bool) {
             assert!(*bytes == esp(seq as u32, len), "{what}: packet {seq}");
         }
         println!("{what}: {} packets in {messages} messages", got.len());
-        if features.is_empty() {
-            assert!(messages < got.len() / 10, "{messages} messages: nothing was joined");
+        if what.contains("joined again") || features.is_empty() {
+            assert!(messages < got.len() / 2, "{what}: {messages} messages");
         }
     }
 }
