@@ -103,7 +103,7 @@ pub struct Limits {
     pub cookies_from: usize,
     /// Half-open IKE SAs at a time.
     pub half_open: usize,
-    /// Half-open IKE SAs of one source address.
+    /// Half-open IKE SAs of one source address; from then on it must show a cookie, and may have as many again.
     pub half_open_per_source: usize,
     /// A half-open IKE SA is forgotten after so long.
     pub half_open_time: Duration,

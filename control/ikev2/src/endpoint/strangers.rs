@@ -1,6 +1,6 @@
 //! Those who have not proved anything: half-open IKE SAs, and how many there may be (RFC 7296 2.6, RFC 8019).
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,11 @@ pub(super) struct Strangers {
     sessions: HashMap<SessionId, Box<HalfOpen>>,
     /// By the initiator's SPI and address, for requests that come again.
     requests: HashMap<(Spi, IpAddr), SessionId>,
-    by_source: HashMap<IpAddr, usize>,
+    /// How many of each address, apart for those who have shown a cookie and so do receive what is sent there: they must
+    /// not lack a place because of others who write in their name.
+    by_source: HashMap<(IpAddr, bool), usize>,
+    /// Those who have.
+    shown: HashSet<SessionId>,
     /// Oldest first; all live equally long.
     ends: VecDeque<(Instant, SessionId)>,
     cookies: Cookies,
@@ -33,6 +37,7 @@ impl Strangers {
             sessions: HashMap::new(),
             requests: HashMap::new(),
             by_source: HashMap::new(),
+            shown: HashSet::new(),
             ends: VecDeque::new(),
             cookies: Cookies::new(rng),
             errors: Allowance::default(),
@@ -62,26 +67,31 @@ impl Strangers {
         let Some(nonce) = &parts.nonce else {
             return self.refuse(cx, path, spi_i, error_payload(notify::INVALID_SYNTAX));
         };
-        if self.sessions.len() >= cx.limits.cookies_from {
-            let shown =
-                parts.notify(notify::COOKIE).is_some_and(|n| self.cookies.check(path, spi_i, nonce, &n.data));
-            if !shown {
-                let cookie = self.cookies.make(cx.now, cx.rng, path, spi_i, nonce);
-                let cookie = Payload::Notify(Notify::new(notify::COOKIE, cookie));
-                return refuse_init(cx, path, spi_i, cookie);
-            }
+        let shown =
+            parts.notify(notify::COOKIE).is_some_and(|n| self.cookies.check(path, spi_i, nonce, &n.data));
+        let of_source = self.by_source.get(&(source, shown)).copied().unwrap_or(0);
+        let crowded = of_source >= cx.limits.half_open_per_source;
+        if !shown && (crowded || self.sessions.len() >= cx.limits.cookies_from) {
+            let cookie = self.cookies.make(cx.now, cx.rng, path, spi_i, nonce);
+            let cookie = Payload::Notify(Notify::new(notify::COOKIE, cookie));
+            return refuse_init(cx, path, spi_i, cookie);
         }
-        let of_source = self.by_source.get(&source).copied().unwrap_or(0);
-        if self.sessions.len() >= cx.limits.half_open || of_source >= cx.limits.half_open_per_source {
+        if crowded || self.sessions.len() >= cx.limits.half_open {
             return;
         }
         match HalfOpen::new(cx, peer, path, datagram, &parts) {
-            Ok(half_open) => self.add(cx, half_open),
+            Ok(half_open) => self.add(cx, half_open, shown),
             Err(Refusal { notify, why }) => {
                 if !why.is_empty() {
                     peer.trouble(cx, why);
                 }
-                self.refuse(cx, path, spi_i, notify);
+                // A peer whose first guess is another group must hear of it even while others use up all errors
+                match &notify {
+                    Payload::Notify(n) if n.kind == notify::INVALID_KE_PAYLOAD => {
+                        refuse_init(cx, path, spi_i, notify)
+                    }
+                    _ => self.refuse(cx, path, spi_i, notify),
+                }
             }
         }
     }
@@ -140,10 +150,13 @@ impl Strangers {
         }
     }
 
-    fn add(&mut self, cx: &Cx<'_>, half_open: HalfOpen) {
+    fn add(&mut self, cx: &Cx<'_>, half_open: HalfOpen, shown: bool) {
         let (id, source) = (half_open.id, half_open.path.remote.ip());
         self.requests.insert((half_open.spi_i(), source), id);
-        *self.by_source.entry(source).or_default() += 1;
+        *self.by_source.entry((source, shown)).or_default() += 1;
+        if shown {
+            self.shown.insert(id);
+        }
         self.ends.push_back((cx.now + cx.limits.half_open_time, id));
         self.sessions.insert(id, Box::new(half_open));
     }
@@ -160,10 +173,11 @@ impl Strangers {
         if self.requests.get(&(spi_i, source)) == Some(&id) {
             self.requests.remove(&(spi_i, source));
         }
-        if let Some(count) = self.by_source.get_mut(&source) {
+        let place = (source, self.shown.remove(&id));
+        if let Some(count) = self.by_source.get_mut(&place) {
             *count -= 1;
             if *count == 0 {
-                self.by_source.remove(&source);
+                self.by_source.remove(&place);
             }
         }
     }

@@ -1,4 +1,5 @@
 //! A peer on strings: it speaks IKE correctly, and lets a test put any payloads and headers into its messages.
+#![allow(dead_code, reason = "each test uses its part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests too
 
 use std::net::SocketAddr;
@@ -54,8 +55,13 @@ pub fn path(port: u16) -> Path {
 impl Host {
     /// That knows the puppet.
     pub fn new(initiate: bool) -> Host {
+        Host::with(Limits::default(), |config| config.initiate = initiate)
+    }
+
+    /// With other limits, or knowing the puppet otherwise.
+    pub fn with(limits: Limits, change: impl FnOnce(&mut PeerConfig)) -> Host {
         let psk = Psk::new(ikev2::crypto::Secret::new(b"test-only".to_vec())).unwrap();
-        let config = PeerConfig {
+        let mut config = PeerConfig {
             name: "gre0".into(),
             local: Some(path(500).local.ip()),
             remote: path(500).remote.ip(),
@@ -68,9 +74,10 @@ impl Host {
             encapsulation: Encapsulation::Auto,
             lifetimes: Lifetimes::default(),
             liveness: Duration::ZERO,
-            initiate,
+            initiate: false,
         };
-        let endpoint = Endpoint::new(Box::new(SystemRng::new()), Limits::default());
+        change(&mut config);
+        let endpoint = Endpoint::new(Box::new(SystemRng::new()), limits);
         let mut host = Host { endpoint, now: Instant::now(), sent: Vec::new(), events: Vec::new() };
         host.endpoint.configure(host.now, PEER, config);
         host.drain();
@@ -369,10 +376,15 @@ impl Puppet {
     }
 
     pub fn sealed(&mut self, header: &Header, payloads: &[Payload]) -> Vec<u8> {
+        self.split(header, payloads, usize::MAX).remove(0)
+    }
+
+    /// In fragments of at most `limit` bytes.
+    pub fn split(&mut self, header: &Header, payloads: &[Payload], limit: usize) -> Vec<Vec<u8>> {
         let keys = self.keys.as_mut().unwrap();
         let encr = keys.suite.encr;
         let seal = |aad: &[u8], plain: &[u8]| keys.seal.seal(aad, plain, &mut SystemRng::new());
-        wire::encode_sealed(header, payloads, usize::MAX, |len| encr.body_len(len), seal).remove(0)
+        wire::encode_sealed(header, payloads, limit, |len| encr.body_len(len), seal)
     }
 
     /// What the host has sealed.
