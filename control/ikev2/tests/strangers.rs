@@ -6,7 +6,7 @@ mod puppet;
 use std::net::{IpAddr, SocketAddr};
 
 use ikev2::wire::{Exchange, Notify, Payload, encode_clear, kind, notify, parse};
-use ikev2::{Limits, Path};
+use ikev2::{Event, Limits, Path};
 use puppet::{Host, Puppet, path};
 
 /// IKE_SA_INIT of nobody in somebody's name.
@@ -178,4 +178,30 @@ fn repeated() {
     let last = other.len() - 1;
     other[last] ^= 1;
     assert_eq!(host.receive(path, &other), Vec::<Vec<u8>>::new());
+}
+
+/// The operator is told what a peer asks for in vain, but not by whoever has much to say in its name.
+#[test]
+fn troubles_of_others() {
+    let told = |host: &Host| host.events.iter().filter(|event| matches!(event, Event::Trouble(_))).count();
+    let mut host = Host::new(false);
+    let flood = |host: &mut Host| {
+        for id in 0..1000 {
+            let puppet = Puppet::new(true);
+            let mut payloads = puppet.init_request();
+            for payload in &mut payloads {
+                if let Payload::Sa(proposals) = payload {
+                    proposals.truncate(1);
+                    proposals[0].transforms[0].id = 100 + id;
+                }
+            }
+            host.receive(path(500), &encode_clear(&puppet.header(Exchange::SaInit, false, 0), &payloads));
+        }
+    };
+    flood(&mut host);
+    assert_eq!(told(&host), Limits::default().errors_per_second as usize);
+    let mut host = Host::new(false);
+    Puppet::connect(&mut host);
+    flood(&mut host);
+    assert_eq!(told(&host), 0);
 }

@@ -82,15 +82,14 @@ impl Strangers {
         match HalfOpen::new(cx, peer, path, datagram, &parts) {
             Ok(half_open) => self.add(cx, half_open, shown),
             Err(Refusal { notify, why }) => {
-                if !why.is_empty() {
-                    peer.trouble(cx, why);
-                }
                 // A peer whose first guess is another group must hear of it even while others use up all errors
-                match &notify {
-                    Payload::Notify(n) if n.kind == notify::INVALID_KE_PAYLOAD => {
-                        refuse_init(cx, path, spi_i, notify)
+                let detour = matches!(&notify, Payload::Notify(n) if n.kind == notify::INVALID_KE_PAYLOAD);
+                if detour || self.allows_error(cx.now, cx.limits) {
+                    // Anybody may have sent it in the peer's name
+                    if !why.is_empty() && !peer.children.is_up() {
+                        peer.trouble(cx, why);
                     }
-                    _ => self.refuse(cx, path, spi_i, notify),
+                    refuse_init(cx, path, spi_i, notify);
                 }
             }
         }
