@@ -131,7 +131,7 @@ impl Default for Limits {
         Limits {
             cookies_from: 30,
             half_open: 1000,
-            half_open_per_source: 5,
+            half_open_per_source: 10,
             half_open_time: Duration::from_secs(30),
             errors_per_second: 20,
             ike_per_peer: 8,

@@ -1,5 +1,7 @@
 //! IKE_SA_INIT and IKE_AUTH between two endpoints.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests too
+
 mod pair;
 
 use pair::*;

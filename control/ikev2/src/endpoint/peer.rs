@@ -173,12 +173,20 @@ impl Peer {
         }
     }
 
+    /// Begins a new IKE SA in the place of one that the peer refuses to do more with, unless one is under way.
+    pub fn start_over(&mut self, cx: &mut Cx<'_>, replaces: SessionId) {
+        if self.sessions.values().all(|session| matches!(session, Session::Established(_))) {
+            self.start(cx, Some(replaces));
+        }
+    }
+
     /// Makes what is missing: an IKE SA, or a child SA in the one that stands.
     pub fn attempt(&mut self, cx: &mut Cx<'_>) {
         self.next_attempt = None;
         self.failures = self.failures.saturating_add(1);
-        match self.open().last().map(|sa| sa.id) {
-            Some(id) => self.command(cx, id, Task::CreateChild),
+        match self.open().last().map(|sa| (sa.id, sa.barren)) {
+            Some((id, false)) => self.command(cx, id, Task::CreateChild),
+            Some((id, true)) => self.start(cx, Some(id)),
             None => self.start(cx, None),
         }
     }
@@ -249,7 +257,7 @@ impl Peer {
             && (datagram.header.initiator_spi, datagram.header.responder_spi)
                 == (sa.channel.spi_i, sa.channel.spi_r)
             && path.remote.ip() == sa.channel.path.remote.ip();
-        let wanted = plausible && sa.is_open() && sa.channel.is_waiting() && sa.liveness.hint(cx.now);
+        let wanted = plausible && sa.is_open() && sa.channel.is_waiting() && sa.liveness.doubt(cx.now);
         if wanted
             && self.config.initiate
             && !self.sessions.values().any(|s| !matches!(s, Session::Established(_)))
@@ -268,7 +276,7 @@ impl Peer {
         else {
             return;
         };
-        if sa.liveness.hint(cx.now) {
+        if sa.liveness.ask(cx.now) {
             let id = sa.id;
             self.command(cx, id, Task::Liveness);
         }

@@ -96,7 +96,9 @@ impl HalfOpen {
         let channel = Channel::new(cx.now, ends, choice.suite, keys).map_err(failed)?;
 
         let mut payloads = vec![Payload::Sa(vec![choice.answer]), public, Payload::Nonce(nonce_r.clone())];
-        payloads.extend(nat::notifies(config.encapsulation, spi_i, spi_r, path, fake));
+        if nat::knows_nat(&parts.notifies) {
+            payloads.extend(nat::notifies(config.encapsulation, spi_i, spi_r, path, fake));
+        }
         if fragments {
             payloads.push(error_payload(notify::IKEV2_FRAGMENTATION_SUPPORTED));
         }
@@ -114,7 +116,7 @@ impl HalfOpen {
             begun: cx.now,
             path,
             channel,
-            nat: Nat::detect(spi_i, [0; 8], path, &parts.notifies, fake),
+            nat: Nat::detect(config.encapsulation, spi_i, [0; 8], path, &parts.notifies, fake),
             underpass,
             request: datagram.bytes.to_vec(),
             answer,

@@ -130,7 +130,10 @@ impl Auth {
             Ok(child) => {
                 sa.install(cx, peer, child, true);
             }
-            Err(why) => peer.trouble(cx, why),
+            Err(why) => {
+                sa.barren = true;
+                peer.trouble(cx, why);
+            }
         }
         sa.arrive(cx, peer, false);
         Some(Session::Established(Box::new(sa)))

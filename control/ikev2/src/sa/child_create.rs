@@ -134,7 +134,11 @@ impl CreateChild {
                 let underway = Underway::CreateChild(CreateChild(making));
                 sa.underway_with(cx, Some((Exchange::CreateChildSa, payloads, underway)));
             }
-            Made::Failed(_, why) => peer.trouble(cx, why),
+            Made::Failed(Some(notify::TEMPORARY_FAILURE), _) => {}
+            Made::Failed(_, why) => {
+                sa.barren = true;
+                peer.trouble(cx, why);
+            }
         }
     }
 }

@@ -98,6 +98,7 @@ impl RekeyChild {
             Made::Failed(_, why) => {
                 child.rekey_at = cx.soon(LATER);
                 peer.trouble(cx, why);
+                peer.start_over(cx, sa.id);
             }
         }
     }

@@ -16,8 +16,9 @@ use crate::status::{ChildState, ChildStatus};
 
 /// Packets under way when an SA is deleted still arrive for so long.
 pub(crate) const DRAIN: Duration = Duration::from_secs(5);
-/// Who has answered a rekey sends by the new SA after so long, if nothing else tells that the peer is ready.
-const SWITCH: Duration = Duration::from_secs(5);
+/// Who has answered a request sends by the new SA after so long, if nothing else tells that the peer is ready. Until then
+/// the answer may have been lost: the peer has its time to ask again.
+const SWITCH: Duration = Duration::from_secs(60);
 
 /// All child SAs of a peer, oldest first.
 #[derive(Debug)]

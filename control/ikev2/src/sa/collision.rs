@@ -18,6 +18,11 @@ pub(crate) fn arrive(new: &mut IkeSa, cx: &mut Cx<'_>, peer: &mut Peer, initial_
     if let Some(old) = new.replaces {
         peer.close(cx, old, "a new IKE SA has taken its place");
     }
+    while peer.sessions.len() >= cx.limits.ike_per_peer
+        && let Some(oldest) = peer.sessions.keys().next().copied()
+    {
+        peer.drop_session(cx, oldest, "the peer has made too many IKE SAs");
+    }
     let others: Vec<_> = peer.open().filter(|other| Some(other.id) != new.replaces).map(|sa| sa.id).collect();
     for id in others {
         let Some(Session::Established(other)) = peer.sessions.get_mut(&id) else { continue };

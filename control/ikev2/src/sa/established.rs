@@ -14,7 +14,7 @@ use super::numbers::Own;
 use super::payloads::{Parts, error_payload};
 use super::{Cx, SessionId, child_create, child_rekey, collision, delete, ike_rekey};
 use crate::auth::{Authenticated, Identity};
-use crate::config::{Path, PeerConfig};
+use crate::config::{NAT_PORT, Path, PeerConfig};
 use crate::endpoint::peer::{Peer, Session};
 use crate::output::ChildId;
 use crate::status::{ChildState, IkeState};
@@ -51,6 +51,8 @@ pub(crate) struct IkeSa {
     pub reauth_at: Option<Instant>,
     /// To be deleted if another stands by then.
     pub prune_at: Option<Instant>,
+    /// The peer makes no child SAs in it: one in IKE_AUTH, without a key exchange of its own, may do.
+    pub barren: bool,
     pub liveness: Liveness,
     expires_at: Instant,
     tasks: VecDeque<Task>,
@@ -132,6 +134,7 @@ impl IkeSa {
             // a tenth sooner than the peer would delete it
             reauth_at: birth.reauth_in.map(|time| cx.now + time - time / 10),
             prune_at: None,
+            barren: false,
             liveness: Liveness::new(cx.now),
             expires_at,
             tasks: VecDeque::new(),
@@ -181,7 +184,10 @@ impl IkeSa {
         datagram: &Datagram<'_>,
     ) -> Option<Session> {
         let received = self.channel.receive(cx, path, datagram);
-        if !matches!(received, Received::Nothing) && self.channel.follow(path) {
+        if !matches!(received, Received::Nothing)
+            && self.channel.follow(path)
+            && path.local.port() == NAT_PORT
+        {
             peer.children.follow(cx, path.remote.port());
         }
         match received {

@@ -125,7 +125,7 @@ impl RekeyIke {
                     ),
                 );
                 sa.rekey_at = cx.soon(LATER);
-                peer.start(cx, Some(sa.id));
+                peer.start_over(cx, sa.id);
             }
         }
     }

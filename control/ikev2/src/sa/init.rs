@@ -180,6 +180,7 @@ impl Init {
         let exchanged = Exchanged { nonce_i: &self.nonce, nonce_r, spi_i: *self.spi, spi_r };
         let underpass = parts.vendors.iter().any(|vendor| vendor == nat::VENDOR_ID);
         let nat = nat::Nat::detect(
+            config.encapsulation,
             *self.spi,
             spi_r,
             path,

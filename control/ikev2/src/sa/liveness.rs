@@ -11,7 +11,7 @@ use crate::output::Output;
 
 /// How long a NAT is trusted to remember us.
 const KEEPALIVE: Duration = Duration::from_secs(20);
-/// The peer is asked out of turn no more often than this.
+/// What comes from anybody makes us do something no more often than this.
 const HINTS: Duration = Duration::from_secs(5);
 
 /// When the peer was heard of, and when the NAT was.
@@ -19,14 +19,17 @@ const HINTS: Duration = Duration::from_secs(5);
 pub(crate) struct Liveness {
     /// By ESP.
     heard: Instant,
+    /// When the peer was asked out of turn.
     asked: Option<Instant>,
+    /// When somebody said in the clear that it does not know us.
+    doubted: Option<Instant>,
     keepalive_at: Instant,
 }
 
 impl Liveness {
     /// All is well.
     pub fn new(now: Instant) -> Liveness {
-        Liveness { heard: now, asked: None, keepalive_at: now + KEEPALIVE }
+        Liveness { heard: now, asked: None, doubted: None, keepalive_at: now + KEEPALIVE }
     }
 
     /// An authentic ESP packet came.
@@ -39,13 +42,14 @@ impl Liveness {
         self.heard.max(channel.heard)
     }
 
-    /// Somebody hints that the peer knows nothing of us any more. True if it is to be asked.
-    pub fn hint(&mut self, now: Instant) -> bool {
-        let lately = self.asked.is_some_and(|at| now < at + HINTS);
-        if !lately {
-            self.asked = Some(now);
-        }
-        !lately
+    /// True if the peer may be asked out of turn.
+    pub fn ask(&mut self, now: Instant) -> bool {
+        now_and_then(&mut self.asked, now)
+    }
+
+    /// True if a doubt may be acted on.
+    pub fn doubt(&mut self, now: Instant) -> bool {
+        now_and_then(&mut self.doubted, now)
     }
 
     /// When [`Liveness::due`] has something to do.
@@ -65,6 +69,14 @@ impl Liveness {
             && !channel.is_waiting()
             && self.silent_since(channel) + config.liveness <= cx.now
     }
+}
+
+fn now_and_then(last: &mut Option<Instant>, now: Instant) -> bool {
+    let lately = last.is_some_and(|at| now < at + HINTS);
+    if !lately {
+        *last = Some(now);
+    }
+    !lately
 }
 
 fn keeps_alive(nat: Nat, channel: &Channel) -> bool {

@@ -24,18 +24,27 @@ pub(crate) struct Nat {
 
 impl Nat {
     /// From what the peer said about `path`, and whether we disguised ourselves.
-    pub fn detect(spi_i: Spi, spi_r: Spi, path: Path, said: &[Notify], faked: bool) -> Nat {
+    pub fn detect(
+        ours: Encapsulation,
+        spi_i: Spi,
+        spi_r: Spi,
+        path: Path,
+        said: &[Notify],
+        faked: bool,
+    ) -> Nat {
+        if ours == Encapsulation::Esp || !knows_nat(said) {
+            return Nat::default();
+        }
         let wrong = |kind, address: SocketAddr| {
             let ours = hash(spi_i, spi_r, address);
             let mut hashes = said.iter().filter(|n| n.kind == kind).peekable();
             // A peer may name several of its addresses. One that names none knows nothing of NATs
             hashes.peek().is_some() && hashes.all(|n| n.data != ours)
         };
-        let known = said.iter().any(|n| n.kind == notify::NAT_DETECTION_SOURCE_IP);
         Nat {
             local: wrong(notify::NAT_DETECTION_DESTINATION_IP, path.local),
             remote: wrong(notify::NAT_DETECTION_SOURCE_IP, path.remote),
-            faked: faked && known,
+            faked,
         }
     }
 
@@ -60,6 +69,11 @@ impl Nat {
         let moved = path.local.port() == NAT_PORT;
         (self.encapsulates() && moved).then_some(UdpPorts { local: NAT_PORT, remote: path.remote.port() })
     }
+}
+
+/// Whether a peer that said this knows of NATs at all.
+pub(crate) fn knows_nat(said: &[Notify]) -> bool {
+    said.iter().any(|n| n.kind == notify::NAT_DETECTION_SOURCE_IP)
 }
 
 /// Whether to say that a NAT stands before us when none does.
@@ -119,7 +133,7 @@ mod tests {
     #[test]
     fn nothing_between() {
         let said = said(Encapsulation::Auto, path("10.9.0.1:500", "10.9.0.2:500"), false);
-        let nat = Nat::detect(I, R, path("10.9.0.2:500", "10.9.0.1:500"), &said, false);
+        let nat = Nat::detect(Encapsulation::Auto, I, R, path("10.9.0.2:500", "10.9.0.1:500"), &said, false);
         assert_eq!(nat, Nat::default());
         assert!(!nat.encapsulates());
     }
@@ -128,7 +142,7 @@ mod tests {
     fn peer_behind_a_nat() {
         let said = said(Encapsulation::Auto, path("192.168.0.7:500", "10.9.0.2:500"), false);
         let here = path("10.9.0.2:500", "10.9.0.1:61000");
-        let nat = Nat::detect(I, R, here, &said, false);
+        let nat = Nat::detect(Encapsulation::Auto, I, R, here, &said, false);
         assert_eq!(nat, Nat { remote: true, ..Nat::default() });
         assert_eq!(nat.path(here), path("10.9.0.2:4500", "10.9.0.1:4500"));
         assert_eq!(nat.udp(here), None);
@@ -139,14 +153,15 @@ mod tests {
     #[test]
     fn we_behind_a_nat() {
         let said = said(Encapsulation::Auto, path("10.9.0.2:500", "10.9.0.1:61000"), false);
-        let nat = Nat::detect(I, R, path("192.168.0.7:500", "10.9.0.2:500"), &said, false);
+        let nat =
+            Nat::detect(Encapsulation::Auto, I, R, path("192.168.0.7:500", "10.9.0.2:500"), &said, false);
         assert_eq!(nat, Nat { local: true, ..Nat::default() });
     }
 
     #[test]
     fn disguise_is_taken_for_a_nat_before_the_peer() {
         let said = said(Encapsulation::Udp, path("10.9.0.1:500", "10.9.0.2:500"), true);
-        let nat = Nat::detect(I, R, path("10.9.0.2:500", "10.9.0.1:500"), &said, false);
+        let nat = Nat::detect(Encapsulation::Auto, I, R, path("10.9.0.2:500", "10.9.0.1:500"), &said, false);
         assert_eq!(nat, Nat { remote: true, ..Nat::default() });
     }
 
@@ -154,7 +169,7 @@ mod tests {
     fn who_insists_on_protocol_50_says_nothing() {
         let said = said(Encapsulation::Esp, path("192.168.0.7:500", "10.9.0.2:500"), false);
         assert!(said.is_empty());
-        let nat = Nat::detect(I, R, path("10.9.0.2:500", "10.9.0.1:61000"), &said, true);
+        let nat = Nat::detect(Encapsulation::Auto, I, R, path("10.9.0.2:500", "10.9.0.1:61000"), &said, true);
         assert!(!nat.encapsulates());
     }
 
@@ -162,7 +177,7 @@ mod tests {
     fn one_of_several_addresses_is_enough() {
         let mut said = said(Encapsulation::Auto, path("10.9.9.9:500", "10.9.0.2:500"), false);
         said.push(Notify::new(notify::NAT_DETECTION_SOURCE_IP, hash(I, R, "10.9.0.1:500".parse().unwrap())));
-        let nat = Nat::detect(I, R, path("10.9.0.2:500", "10.9.0.1:500"), &said, false);
+        let nat = Nat::detect(Encapsulation::Auto, I, R, path("10.9.0.2:500", "10.9.0.1:500"), &said, false);
         assert_eq!(nat, Nat::default());
     }
 }

@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ikev2::auth::{Credential, Psk, Trust};
-use ikev2::crypto::Rng;
+use ikev2::crypto::{Protector, Rng};
 use ikev2::proposal::{EspOffer, IkeOffer};
-use ikev2::wire::{self, Exchange};
+use ikev2::wire::{self, Exchange, Payload};
 use ikev2::{
-    Child, ChildId, Encapsulation, Endpoint, Event, Lifetimes, Limits, Output, Path, PeerConfig, PeerId,
-    PeerStatus,
+    Child, ChildId, Encapsulation, Endpoint, Event, IkeState, Lifetimes, Limits, Output, Path, PeerConfig,
+    PeerId, PeerStatus,
 };
 
 pub const UNIX_NOW: u64 = 1_800_000_000;
@@ -135,6 +135,11 @@ pub struct Pair {
     pub wire: VecDeque<Message>,
     /// A NAT before host 0: its address and port as the other sees them.
     pub nat: Option<SocketAddr>,
+    /// Nothing that this host sends arrives.
+    pub mute: [bool; 2],
+    /// So many of all messages are lost.
+    pub loss: f64,
+    chance: TestRng,
     /// How often one host sent by an SA that the other did not have.
     pub lost: u32,
 }
@@ -166,6 +171,22 @@ pub fn config(local: &str, remote: &str) -> PeerConfig {
 
 pub const ADDRESSES: [&str; 2] = ["10.9.0.1", "10.9.0.2"];
 
+/// Deletes child SAs.
+pub fn delete(spis: &[u32]) -> Payload {
+    let spis = spis.iter().map(|spi| spi.to_be_bytes().to_vec()).collect();
+    Payload::Delete(wire::Delete { protocol: wire::protocol::ESP, spis })
+}
+
+/// A notification without data.
+pub fn notification(kind: u16) -> Payload {
+    Payload::Notify(wire::Notify::new(kind, []))
+}
+
+/// Whether there is a notification of that kind.
+pub fn notifies(payloads: &[Payload], kind: u16) -> bool {
+    payloads.iter().any(|payload| matches!(payload, Payload::Notify(n) if n.kind == kind))
+}
+
 impl Pair {
     pub fn new() -> Pair {
         Pair::seeded(1)
@@ -173,7 +194,16 @@ impl Pair {
 
     pub fn seeded(seed: u64) -> Pair {
         let hosts = [Host::new(2 * seed, ADDRESSES[A]), Host::new(2 * seed + 1, ADDRESSES[B])];
-        Pair { hosts, now: Instant::now(), wire: VecDeque::new(), nat: None, lost: 0 }
+        Pair {
+            hosts,
+            now: Instant::now(),
+            wire: VecDeque::new(),
+            nat: None,
+            mute: [false; 2],
+            loss: 0.0,
+            chance: TestRng::new(seed.wrapping_mul(77)),
+            lost: 0,
+        }
     }
 
     /// Both up, A having initiated.
@@ -274,6 +304,9 @@ impl Pair {
 
     /// Delivers one message.
     pub fn deliver(&mut self, message: Message) {
+        if self.mute[message.from] || self.chance() < self.loss {
+            return;
+        }
         let to = 1 - message.from;
         let mut path = Path { local: message.path.remote, remote: message.path.local };
         if let Some(nat) = self.nat {
@@ -289,6 +322,13 @@ impl Pair {
             }
         }
         self.with(to, |endpoint, now| endpoint.receive(now, UNIX_NOW, path, &message.datagram));
+    }
+
+    /// From 0 up to 1.
+    pub fn chance(&mut self) -> f64 {
+        let mut bytes = [0; 4];
+        self.chance.fill(&mut bytes);
+        f64::from(u32::from_be_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)
     }
 
     /// The oldest message under way.
@@ -337,6 +377,7 @@ impl Pair {
                     for host in [A, B] {
                         self.with(host, |endpoint, now| endpoint.handle_timeout(now));
                     }
+                    self.flow();
                 }
                 None => {
                     self.now = end;
@@ -345,6 +386,114 @@ impl Pair {
             }
         }
         panic!("the timers never stop firing");
+    }
+
+    /// Lets a second pass, so that times differ.
+    pub fn tick(&mut self) {
+        self.now += Duration::from_secs(1);
+    }
+
+    /// Drops the oldest message under way of a host.
+    pub fn drop_from(&mut self, from: usize) {
+        self.take_from(from);
+    }
+
+    /// Makes a host rekey its child SA.
+    pub fn rekey_child(&mut self, host: usize) {
+        self.with(host, |endpoint, now| endpoint.rekey_child(now, PEER));
+    }
+
+    /// Makes a host rekey its IKE SA.
+    pub fn rekey_ike(&mut self, host: usize) {
+        self.with(host, |endpoint, now| endpoint.rekey_ike(now, PEER));
+    }
+
+    /// What is in a sealed message.
+    pub fn open(&self, message: &Message) -> Vec<Payload> {
+        let datagram = wire::parse(&message.datagram).unwrap();
+        let sealed = datagram.sealed.unwrap();
+        let plain = self.protector(message).open(sealed.aad, sealed.body).unwrap();
+        wire::parse_inner(sealed.first, &plain).unwrap()
+    }
+
+    /// The same message with another content, as if its sender meant that.
+    pub fn substitute(&mut self, message: &Message, payloads: &[Payload]) -> Message {
+        let header = wire::Header::peek(&message.datagram).unwrap();
+        self.forge(message, header, payloads)
+    }
+
+    /// A message on the IKE SA and the path of another one.
+    pub fn forge(&mut self, message: &Message, header: wire::Header, payloads: &[Payload]) -> Message {
+        let (measure, mut protector) = (self.protector(message), self.protector(message));
+        let rng = &mut self.hosts[message.from].rng;
+        let len = |len| measure.body_len(len);
+        let sealed = wire::encode_sealed(&header, payloads, usize::MAX, len, |aad, plain| {
+            protector.seal(aad, plain, rng)
+        });
+        let [datagram] = sealed.try_into().expect("it is not split");
+        Message { datagram, ..message.clone() }
+    }
+
+    fn protector(&self, message: &Message) -> Protector {
+        let header = wire::Header::peek(&message.datagram).unwrap();
+        let spis = (header.initiator_spi, header.responder_spi);
+        let mut secrets = self.hosts.iter().flat_map(|host| host.endpoint.secrets());
+        let secrets = secrets.find(|s| (s.spi_i, s.spi_r) == spis).expect("the IKE SA is known");
+        let (e, a) = match header.initiator {
+            true => (&secrets.sk_ei, &secrets.sk_ai),
+            false => (&secrets.sk_er, &secrets.sk_ar),
+        };
+        Protector::new(&secrets.suite, e, a).unwrap()
+    }
+
+    /// An empty request of a host, to be substituted.
+    pub fn ask(&mut self, from: usize) -> Message {
+        let remote = self.hosts[1 - from].address;
+        self.with(from, |endpoint, now| endpoint.unknown_spi(now, remote, 0x1234_5678));
+        let at = self.wire.iter().rposition(|m| m.from == from && m.exchange() == Exchange::Informational);
+        self.wire.remove(at.expect("it asks for a sign of life")).unwrap()
+    }
+
+    /// Has a host lose its child SA, as if the other had deleted it.
+    pub fn lose_child(&mut self, host: usize) {
+        let spi = self.spis(host).1;
+        let request = self.ask(1 - host);
+        let request = self.substitute(&request, &[delete(&[spi])]);
+        self.deliver(request);
+    }
+
+    /// How many child SAs a host has installed in all.
+    pub fn installs(&self, host: usize) -> usize {
+        self.hosts[host].events.iter().filter(|event| matches!(event, Event::Install(_))).count()
+    }
+
+    /// SPIs of the child SA that a host sends by: its own and the peer's.
+    pub fn spis(&self, host: usize) -> (u32, u32) {
+        let child = self.hosts[host].sending().expect("it is up");
+        (child.inbound.spi, child.outbound.spi)
+    }
+
+    /// SPIs of the IKE SA of a host that stands.
+    pub fn ike(&self, host: usize) -> ([u8; 8], [u8; 8]) {
+        let status = self.hosts[host].status(self.now);
+        let open: Vec<_> = status
+            .ike
+            .iter()
+            .filter(|ike| matches!(ike.state, IkeState::Established | IkeState::Rekeying))
+            .collect();
+        assert_eq!(open.len(), 1, "{:#?}", status.ike);
+        (open[0].spi_i, open[0].spi_r)
+    }
+
+    /// All that is superfluous has gone, and in all this time no packet was lost.
+    pub fn assert_settled(&mut self) {
+        self.pass(Duration::from_secs(120));
+        self.assert_converged();
+        assert_eq!(self.lost, 0, "packets were lost");
+        for host in &self.hosts {
+            let downs: Vec<_> = host.events.iter().filter(|event| matches!(event, Event::Down(_))).collect();
+            assert!(downs.is_empty(), "{downs:?}");
+        }
     }
 
     /// Both are up with one IKE SA and one child SA, the same ones, and can talk both ways.
