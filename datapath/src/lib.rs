@@ -1,8 +1,8 @@
 //! What a frame passes through.
 //!
 //! Outward: [`port`] rx → [`slab`] → [`wire`] parse → [`bridge`] learn, look up in the [`fdb`] → another port's
-//! [`txq`], or [`tunnel`]: [`offload`] fits it to the path MTU → GRE encap → underlay tx. Inward: underlay rx →
-//! tunnel decap and demultiplexing → bridge → offload coalesces TCP → port tx.
+//! [`txq`], or [`tunnel`]: [`offload`] fits it to the path MTU → GRE encap → [`esp`] seals it → underlay tx. Inward:
+//! underlay rx → ESP opened → tunnel decap and demultiplexing → bridge → offload coalesces TCP → port tx.
 //!
 //! [`worker`] threads run that loop in batches. They share no mutable state but the FDB and atomic counters, take a lock
 //! only to learn an address, and allocate nothing per frame. What they forward by is an immutable [`snapshot`]; [`handle`] publishes a new

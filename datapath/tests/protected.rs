@@ -111,7 +111,7 @@ impl Side {
             spi: spi + generation,
             local: self.local,
             remote: self.remote,
-            esn: generation % 2 == 0,
+            esn: generation.is_multiple_of(2),
             road: match self.case.road {
                 RxRoad::Udp => {
                     Road::Udp { remote_port: Arc::new(AtomicU16::new(UDP_PORT)), local_port: UDP_PORT }
