@@ -91,6 +91,28 @@ fn parse(args: &[String]) -> Result<Request, String> {
 }
 
 fn ask(target: &str, command: &str, args: &[String], rundir: &Path) -> Result<ExitCode, String> {
+    match request(target, command, args, rundir)? {
+        Ok(answer) => print(&answer),
+        Err(refusal) => {
+            let _ = io::stderr().write_all(refusal.as_bytes());
+            log::complain(NAME, &format!("{target}: server returned an error"));
+            Ok(ExitCode::from(2))
+        }
+    }
+}
+
+/// What a running daemon answers to a command. An error's text is for the operator.
+pub fn call(target: &str, command: &str, args: &[String], rundir: &Path) -> Result<String, String> {
+    request(target, command, args, rundir)?.map_err(|refusal| refusal.trim_end().to_owned())
+}
+
+/// The answer, or the daemon's word why there is none. The outer error: it cannot be asked.
+fn request(
+    target: &str,
+    command: &str,
+    args: &[String],
+    rundir: &Path,
+) -> Result<Result<String, String>, String> {
     let socket = find_socket(target, rundir)?;
     let mut connection =
         Connection::open(&format!("unix:{}", socket.display()), rundir).map_err(|error| {
@@ -98,13 +120,9 @@ fn ask(target: &str, command: &str, args: &[String], rundir: &Path) -> Result<Ex
             format!("cannot connect to \"{}\" ({error})", socket.display())
         })?;
     match connection.call(command, &json!(args)) {
-        Ok(Value::String(answer)) => print(&answer),
+        Ok(Value::String(answer)) => Ok(Ok(answer)),
         Ok(answer) => Err(format!("{target}: unexpected result type in JSON rpc reply: {answer}")),
-        Err(ConnectionError::Refused { error: Value::String(error), .. }) => {
-            let _ = io::stderr().write_all(error.as_bytes());
-            log::complain(NAME, &format!("{target}: server returned an error"));
-            Ok(ExitCode::from(2))
-        }
+        Err(ConnectionError::Refused { error: Value::String(error), .. }) => Ok(Err(error)),
         Err(error) => Err(format!("{target}: transaction error ({error})")),
     }
 }

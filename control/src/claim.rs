@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::pidfile::{self, PidFile};
-use crate::rundir::{self, OVSDB_SERVER, RunDir, VSWITCHD};
+use crate::rundir::{self, MONITOR_IPSEC, OVSDB_SERVER, RunDir, VSWITCHD};
 
 /// Why a place cannot be claimed.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +59,7 @@ pub fn patiently<T, E>(mut attempt: impl FnMut() -> Result<T, E>, held: impl Fn(
 pub struct Pids {
     _vswitchd: PidFile,
     _ovsdb_server: PidFile,
+    _monitor_ipsec: PidFile,
     _extra: Option<PidFile>,
 }
 
@@ -71,14 +72,20 @@ impl Pids {
         };
         let vswitchd = create(rundir.pidfile(VSWITCHD))?;
         let ovsdb_server = create(rundir.pidfile(OVSDB_SERVER))?;
+        let monitor_ipsec = create(rundir.pidfile(MONITOR_IPSEC))?;
         remove_dead_sockets(rundir.path());
         // The same file under two names would lose its lock with the second descriptor.
-        let known = [vswitchd.path(), ovsdb_server.path()];
+        let known = [vswitchd.path(), ovsdb_server.path(), monitor_ipsec.path()];
         let extra = match extra {
             Some(path) if !known.iter().any(|k| same_file(k, path)) => Some(create(path.into())?),
             _ => None,
         };
-        Ok(Pids { _vswitchd: vswitchd, _ovsdb_server: ovsdb_server, _extra: extra })
+        Ok(Pids {
+            _vswitchd: vswitchd,
+            _ovsdb_server: ovsdb_server,
+            _monitor_ipsec: monitor_ipsec,
+            _extra: extra,
+        })
     }
 }
 
@@ -91,7 +98,7 @@ fn remove_dead_sockets(rundir: &Path) {
 }
 
 fn is_command_socket(name: &str) -> bool {
-    let pid = [VSWITCHD, OVSDB_SERVER]
+    let pid = [VSWITCHD, OVSDB_SERVER, MONITOR_IPSEC]
         .iter()
         .find_map(|target| name.strip_prefix(target)?.strip_prefix('.')?.strip_suffix(".ctl"));
     pid.is_some_and(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit()))
@@ -168,7 +175,7 @@ mod tests {
 
     #[test]
     fn command_sockets_by_name() {
-        for name in ["ovs-vswitchd.1.ctl", "ovsdb-server.4194304.ctl"] {
+        for name in ["ovs-vswitchd.1.ctl", "ovsdb-server.4194304.ctl", "ovs-monitor-ipsec.7.ctl"] {
             assert!(is_command_socket(name), "{name}");
         }
         for name in

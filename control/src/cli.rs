@@ -13,7 +13,7 @@ pub const OVS_VERSION: &str = "3.1.0";
 /// Our own version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// A learning Ethernet switch that joins the docker0 bridges of many hosts through GRE.
+/// A learning Ethernet switch that joins the docker0 bridges of many hosts through GRE, plain or in IPsec.
 ///
 /// Configure it with the stock ovs-vsctl, or with `underpass vsctl` where that is not installed. Linked or copied to
 /// the names ovs-vswitchd, ovs-vsctl and ovs-appctl, this program takes their place.
@@ -45,6 +45,8 @@ pub enum Command {
     /// Make keys and certificates for protected tunnels
     #[command(subcommand)]
     Pki(crate::pki::Command),
+    /// Write the keys of live IPsec SAs to files, to read captures with
+    Keys(Keys),
     /// Configure a running switch; also what the name ovs-vsctl means
     #[command(disable_help_flag = true)]
     Vsctl(Rest),
@@ -173,6 +175,20 @@ pub struct Attach {
     /// Name of the bridge
     #[arg(long, value_name = "NAME", default_value = "br0")]
     pub bridge: String,
+}
+
+/// Options of `keys`.
+#[derive(Debug, Args)]
+pub struct Keys {
+    /// As tables that Wireshark and tshark read: esp_sa and ikev2_decryption_table of a profile directory
+    #[arg(long, required = true)]
+    pub wireshark: bool,
+    /// Where to; made for its owner alone if it is not there
+    #[arg(long, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Replace files that are there
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Arguments that are another parser's.
@@ -318,6 +334,17 @@ mod tests {
         );
         assert!(get("underpass up docker0 --remote 10.0.0.x").unwrap_err().contains("10.0.0.x"));
         assert!(get("underpass up docker0").is_err());
+    }
+
+    #[test]
+    fn keys() {
+        let Command::Keys(keys) = parse("underpass keys --wireshark --output /x").unwrap().command else {
+            panic!("not keys")
+        };
+        assert_eq!((keys.output, keys.force), ("/x".into(), false));
+        for incomplete in ["underpass keys", "underpass keys --wireshark", "underpass keys --output /x"] {
+            assert!(parse(incomplete).is_err(), "{incomplete}");
+        }
     }
 
     #[test]

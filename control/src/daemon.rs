@@ -20,9 +20,10 @@ use crate::attach;
 use crate::claim::{self, Pids, SocketFile, patiently};
 use crate::db_server::DbServer;
 use crate::identity::Identity;
+use crate::ipsec::Ipsec;
 use crate::logging::Vlog;
 use crate::reconcile::Reconciler;
-use crate::rundir::{OVSDB_SERVER, RunDir, VSWITCHD};
+use crate::rundir::{MONITOR_IPSEC, OVSDB_SERVER, RunDir, VSWITCHD};
 use crate::shutdown::Shutdown;
 use crate::unixctl::coverage::{self, Coverage};
 use crate::unixctl::{Commands, commands, server};
@@ -56,6 +57,8 @@ pub struct Daemon {
     pub changed: Rc<Notify>,
     /// What forwards.
     pub datapath: Rc<Datapath>,
+    /// What protects tunnels.
+    pub ipsec: Rc<Ipsec>,
     /// The log.
     pub vlog: Arc<Vlog>,
     /// Asked when it is to end.
@@ -119,12 +122,13 @@ fn run_claimed(
     stages: &mut dyn Stages,
 ) -> anyhow::Result<()> {
     let db = open_database(config)?;
-    let datapath = Datapath::start(config.workers).context("cannot start the datapath")?;
+    let datapath = Rc::new(Datapath::start(config.workers).context("cannot start the datapath")?);
     let daemon = Rc::new(Daemon {
         rundir: config.rundir.clone(),
         db: Rc::new(RefCell::new(db)),
         changed: Rc::default(),
-        datapath: Rc::new(datapath),
+        ipsec: Rc::new(Ipsec::new(datapath.clone())),
+        datapath,
         vlog,
         shutdown,
         coverage: RefCell::default(),
@@ -134,9 +138,8 @@ fn run_claimed(
     let tasks = tokio::task::LocalSet::new();
     let served = tasks.block_on(&runtime, daemon.clone().serve(stages));
     drop(tasks);
-    if let Some(datapath) = Rc::into_inner(daemon).and_then(|d| Rc::into_inner(d.datapath)) {
-        datapath.stop();
-    }
+    // The workers end here, with the last that refers to them
+    drop(daemon);
     served
 }
 
@@ -201,13 +204,15 @@ impl Daemon {
         let wrote = Rc::<Notify>::default();
         let owner = self.rundir.path().display().to_string();
         let identity = self.system_id();
-        let reconciler = Reconciler::new(self.datapath.clone(), &owner, &identity, wrote.clone()).await;
+        let (datapath, ipsec) = (self.datapath.clone(), self.ipsec.clone());
+        let reconciler = Reconciler::new(datapath, ipsec, &owner, &identity, wrote.clone()).await;
         let mut reconciler = reconciler.context("cannot look after the host's network devices")?;
         let _db_file = self.serve_database(wrote)?;
         let (stopped, on_stopped) = watch::channel(false);
         let _ctl_files = [
             self.serve_commands(VSWITCHD, commands::vswitchd(), on_stopped.clone())?,
-            self.serve_commands(OVSDB_SERVER, commands::ovsdb_server(), on_stopped)?,
+            self.serve_commands(OVSDB_SERVER, commands::ovsdb_server(), on_stopped.clone())?,
+            self.serve_commands(MONITOR_IPSEC, commands::monitor_ipsec(), on_stopped)?,
         ];
         tokio::task::spawn_local(self.clone().sample_coverage());
 

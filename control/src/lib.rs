@@ -11,6 +11,7 @@ pub mod logging;
 pub mod pidfile;
 pub mod privileges;
 pub mod rundir;
+pub mod secret;
 pub mod shutdown;
 pub mod up;
 
@@ -20,6 +21,7 @@ pub mod db_server;
 // from rows to devices
 pub mod attach;
 pub mod devices;
+pub mod ipsec;
 pub mod reconcile;
 pub mod status;
 
@@ -28,5 +30,6 @@ pub mod unixctl;
 
 // the command line
 pub mod appctl;
+pub mod keys;
 pub mod pki;
 pub mod vsctl;

@@ -12,6 +12,7 @@ use clap::Parser;
 use control::cli::{self, Attach, Cli, Command, Detach, Rest, Tuning, Vswitchd};
 use control::daemon::{self, Config, Daemon, Stages};
 use control::detach::{self, Background};
+use control::keys;
 use control::logging::{Destination, Level, Spec, Vlog};
 use control::pidfile;
 use control::pki;
@@ -40,6 +41,11 @@ fn run(cli: Cli, argv: &[OsString]) -> anyhow::Result<ExitCode> {
         Command::Detach(options) => detach(options, cli.rundir),
         Command::Pki(command) => {
             print!("{}", pki::run(&command)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Keys(options) => {
+            let rundir = cli.rundir.unwrap_or_else(rundir::default_rundir);
+            keys::export(&rundir, &options.output, options.force)?;
             Ok(ExitCode::SUCCESS)
         }
     }

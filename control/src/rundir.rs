@@ -11,6 +11,9 @@ pub const VSWITCHD: &str = "ovs-vswitchd";
 /// `ovs-appctl -t ovsdb-server`, and what `ovs-ctl` looks for.
 pub const OVSDB_SERVER: &str = "ovsdb-server";
 
+/// `ovs-appctl -t ovs-monitor-ipsec`: Open vSwitch has IPsec in a daemon of its own.
+pub const MONITOR_IPSEC: &str = "ovs-monitor-ipsec";
+
 /// `$OVS_RUNDIR`, or `/var/run/openvswitch`.
 pub fn default_rundir() -> PathBuf {
     from_env("OVS_RUNDIR").unwrap_or_else(|| "/var/run/openvswitch".into())

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use datapath::fdb::Fdb;
-use datapath::port::Underlay;
+use datapath::port::{RxRoad, Underlay};
 use datapath::snapshot::{Bridge, BridgeId, OfPort, Port, PortId, PortKind, Snapshot};
 use datapath::tunnel::Demux;
 
 use crate::devices::member::Member;
+use crate::ipsec::sas::Sas;
 
 /// The number of a bridge's own port.
 pub const OFPORT_LOCAL: OfPort = 65534;
@@ -20,10 +21,10 @@ pub const OFPORT_MAX: OfPort = 65279;
 pub struct State {
     /// By name.
     pub bridges: BTreeMap<String, BridgeState>,
-    /// Sockets that tunnels ride on, while there are tunnels.
-    pub underlay4: Option<Arc<Underlay>>,
-    /// The same for IPv6.
-    pub underlay6: Option<Arc<Underlay>>,
+    /// Sockets that tunnels ride on, while there are tunnels. At most one for each road and IP version.
+    pub underlays: Vec<Arc<Underlay>>,
+    /// Protected host pairs and their SAs.
+    pub sas: Sas,
 }
 
 /// A bridge that is there.
@@ -84,6 +85,11 @@ impl State {
         all.into_iter().find(|(_, _, p)| p.port.id == id).map(|(b, n, p)| (b.as_str(), n.as_str(), p))
     }
 
+    /// The socket of that road and IP version, if it is open.
+    pub fn underlay(&self, road: RxRoad, v6: bool) -> Option<Arc<Underlay>> {
+        self.underlays.iter().find(|u| u.road() == road && u.is_ipv6() == v6).cloned()
+    }
+
     /// The picture that workers shall forward by. Err: two tunnels that a received packet could belong to.
     pub fn snapshot(&self) -> Result<Snapshot, (PortId, PortId)> {
         let mut snapshot = Snapshot::default();
@@ -102,7 +108,8 @@ impl State {
         }
         let tunnels = snapshot.ports.iter().flatten().filter(|p| matches!(p.kind, PortKind::Tunnel(_)));
         snapshot.demux = Demux::build(tunnels)?;
-        snapshot.underlays.extend(self.underlay4.iter().chain(&self.underlay6).cloned());
+        snapshot.underlays.extend(self.underlays.iter().cloned());
+        self.sas.fill(&mut snapshot);
         Ok(snapshot)
     }
 }

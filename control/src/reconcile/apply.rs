@@ -8,9 +8,11 @@ use datapath::fdb::Fdb;
 use datapath::port::LocalPort;
 use datapath::snapshot::{BridgeId, OfPort, Port, PortId, PortKind};
 
+use super::Reconciler;
 use super::actual::{Attachment, BridgeState, OFPORT_LOCAL, PortState, ofport};
+use super::publish::{self, Published};
+use super::tunnels::Plan;
 use super::wanted::{Attach, Wanted, WantedBridge, WantedPort, What};
-use super::{PATIENCE, Reconciler};
 use crate::devices::member::Member;
 use crate::devices::netlink::{Link, Links};
 use crate::devices::{mac_for, reason};
@@ -73,35 +75,26 @@ impl Reconciler {
 
     /// Publishes a snapshot if there is news, and waits until every worker goes by it. False: they did not in time.
     async fn publish(&mut self) -> bool {
+        self.keep_underlays();
         if !self.dirty {
             return true;
         }
-        self.keep_underlays();
-        let snapshot = loop {
-            let picture = self.state.borrow().snapshot();
-            match picture {
-                Ok(snapshot) => break snapshot,
-                Err((_, second)) => self.refuse(second),
+        loop {
+            match publish::publish(&self.datapath, &self.state).await {
+                Published::InForce => break,
+                Published::Late => {
+                    tracing::error!("the datapath has not taken up a change in time; will try again");
+                    return false;
+                }
+                Published::EqualTunnels(second) => self.refuse(second),
             }
-        };
-        let generation = self.datapath.publish(snapshot);
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        // Workers need microseconds, so look often at first
-        let mut pause = std::time::Duration::from_micros(100);
-        while !self.datapath.wait_applied(generation, std::time::Duration::ZERO) {
-            if tokio::time::Instant::now() > deadline {
-                tracing::error!("the datapath has not taken up a change for {PATIENCE:?}; will try again");
-                return false;
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(std::time::Duration::from_millis(10));
         }
         self.dirty = false;
         true
     }
 
     /// Makes what is missing and changes in place what can be changed so.
-    pub(super) async fn make(&mut self, wanted: &Wanted) {
+    pub(super) async fn make(&mut self, wanted: &Wanted, plan: &Plan) {
         let mut made = false;
         for (bridge_name, bridge) in &wanted.bridges {
             if !self.make_bridge(bridge_name, bridge) {
@@ -112,14 +105,14 @@ impl Reconciler {
                 match &port.what {
                     Err(error) => self.fail(bridge_name, name, error.clone()),
                     Ok(_) if self.has(bridge_name, name) => self.renumber(bridge_name, name, port),
-                    Ok(what) => match self.open(bridge_name, name, what).await {
+                    Ok(what) => match self.open(bridge_name, name, what, plan).await {
                         Ok(opened) => made |= self.insert(bridge_name, name, port, opened, &kept),
                         Err(error) => self.fail(bridge_name, name, error),
                     },
                 }
             }
         }
-        self.follow_tunnels(wanted).await;
+        self.follow_tunnels(wanted, plan).await;
         if made {
             self.look_around().await;
         }
@@ -149,6 +142,7 @@ impl Reconciler {
         bridge: &str,
         name: &str,
         what: &What,
+        plan: &Plan,
     ) -> Result<(PortKind, Attachment), String> {
         let failed = |e: std::io::Error| format!("could not open network device {name} ({})", reason(&e));
         match what {
@@ -173,9 +167,10 @@ impl Reconciler {
                 let attachment = Attachment::Direct { ifindex: port.ifindex() };
                 Ok((PortKind::Local(Arc::new(port)), attachment))
             }
-            What::Tunnel(config) => {
-                self.open_underlay(config).map_err(failed)?;
-                let tunnel = self.tunnel(config).await;
+            What::Tunnel(wanted) => {
+                let policy = plan.policy(name, wanted)?;
+                self.open_underlays(&wanted.config, policy).map_err(failed)?;
+                let tunnel = self.tunnel(&wanted.config, policy).await;
                 Ok((PortKind::Tunnel(Arc::new(tunnel)), Attachment::Tunnel))
             }
         }

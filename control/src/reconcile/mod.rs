@@ -9,6 +9,10 @@
 pub mod actual;
 mod apply;
 mod options;
+#[cfg(test)]
+mod protected_tests;
+pub mod protection;
+pub(crate) mod publish;
 pub(crate) mod report;
 mod tend;
 #[cfg(test)]
@@ -22,7 +26,6 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,8 +34,6 @@ use datapath::fdb::Fdb;
 use datapath::handle::{Datapath, Event};
 use datapath::snapshot::{BridgeId, OfPort, PortId};
 use ovsdb::{RowUpdate, Server, Uuid};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
@@ -40,8 +41,10 @@ use crate::attach::Takeover;
 use crate::devices::member;
 use crate::devices::netlink::{Change, Links, Monitor, Netlink};
 use crate::devices::path::Paths;
+use crate::ipsec::Ipsec;
 use crate::status;
 use actual::{Ids, PortState, State};
+use publish::readable;
 use wanted::{Wanted, What};
 
 /// How often ages advance, paths are looked up anew and the devices are compared with the rows without cause.
@@ -51,8 +54,6 @@ const SETTLE: Duration = Duration::from_millis(20);
 /// The least time between passes for the sake of links. A pass may itself change links, and one that fails half-way
 /// takes back what it made: that must not be cause enough for the next to follow at once, for ever.
 const APART: Duration = Duration::from_millis(200);
-/// How long workers may take to go by a new snapshot. They take microseconds unless the host is in trouble.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Keeps devices and datapath as the database wants them.
 #[derive(Debug)]
@@ -78,6 +79,7 @@ pub struct Reconciler {
     /// Warnings given, so that each is given once.
     warned: BTreeSet<String>,
     takeover: Takeover,
+    ipsec: Rc<Ipsec>,
     /// Tells our devices from those of another daemon on this host.
     owner: String,
     /// Tells this host's devices from those of others; goes into addresses.
@@ -89,11 +91,12 @@ pub struct Reconciler {
 }
 
 impl Reconciler {
-    /// Nothing is made yet. `owner` tells this daemon from others on the host (its run directory does), `identity` this
-    /// host from others (`external_ids:system-id` does). `wrote` is told whenever rows were written. Must be called
-    /// inside a tokio runtime.
+    /// Nothing is made yet. `ipsec` protects tunnels in the same `datapath`. `owner` tells this daemon from others on the host
+    /// (its run directory does), `identity` this host from others (`external_ids:system-id` does). `wrote` is told whenever
+    /// rows were written. Must be called inside a tokio runtime.
     pub async fn new(
         datapath: Rc<Datapath>,
+        ipsec: Rc<Ipsec>,
         owner: &str,
         identity: &str,
         wrote: Rc<Notify>,
@@ -108,7 +111,8 @@ impl Reconciler {
             netlink,
             monitor,
             links: Links::default(),
-            state: Rc::default(),
+            state: ipsec.state(),
+            ipsec,
             port_ids: Ids::default(),
             bridge_ids: Ids::default(),
             dirty: false,
@@ -133,7 +137,9 @@ impl Reconciler {
     /// Runs until `stop` is done; then undoes what was made and keeps the configuration. `changed` tells of new rows.
     pub async fn run(mut self, db: &RefCell<Server>, changed: &Notify, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
-        let events = self.event_fd();
+        let events = publish::event_fd(&self.datapath);
+        let ipsec = self.ipsec.clone();
+        let protecting = tokio::task::spawn_local(ipsec.clone().run());
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut unseen = None::<Change>;
@@ -156,9 +162,13 @@ impl Reconciler {
                     rest_until = Instant::now() + APART;
                 }
                 () = readable(events.as_ref()) => self.heed_events(db).await,
+                () = ipsec.news() => self.write_tunnel_status(db).await,
                 _ = ticks.tick() => self.tick(db).await,
             }
         }
+        // While the sockets are still there
+        ipsec.end();
+        let _ = protecting.await;
         self.tear_down(db).await;
     }
 
@@ -173,14 +183,17 @@ impl Reconciler {
     async fn pass(&mut self, db: &RefCell<Server>) {
         let (wanted, next_cfg) = {
             let server = db.borrow();
-            (Wanted::from_database(server.db()), report::next_cfg(server.db()))
+            let wanted = Wanted::from_database(server.db());
+            self.ipsec.look(server.db(), &wanted);
+            (wanted, report::next_cfg(server.db()))
         };
         self.warn(&wanted);
         self.forget_rows(&wanted);
         self.look_around().await;
+        let plan = self.protect(&wanted).await;
         self.take_away(&wanted);
         self.settle().await;
-        self.make(&wanted).await;
+        self.make(&wanted, &plan).await;
         let in_force = self.settle().await;
         if self.tend(&wanted).await {
             self.look_around().await;
@@ -199,7 +212,13 @@ impl Reconciler {
 
     async fn tunnel_status(&mut self, wanted: &Wanted) -> Vec<RowUpdate> {
         let egress = self.egress().await;
-        report::tunnels(&self.state.borrow(), wanted, &egress)
+        report::tunnels(&self.state.borrow(), wanted, &egress, &self.ipsec.views())
+    }
+
+    async fn write_tunnel_status(&mut self, db: &RefCell<Server>) {
+        let wanted = Wanted::from_database(db.borrow().db());
+        let updates = self.tunnel_status(&wanted).await;
+        self.write(db, &updates);
     }
 
     async fn tick(&mut self, db: &RefCell<Server>) {
@@ -227,7 +246,8 @@ impl Reconciler {
     async fn follow_paths(&mut self, db: &RefCell<Server>) {
         self.paths.forget();
         let wanted = Wanted::from_database(db.borrow().db());
-        self.follow_tunnels(&wanted).await;
+        let plan = self.protect(&wanted).await;
+        self.follow_tunnels(&wanted, &plan).await;
         self.settle().await;
         let updates = self.tunnel_status(&wanted).await;
         self.write(db, &updates);
@@ -280,19 +300,6 @@ impl Reconciler {
             wanted.bridges.values().flat_map(|b| b.ports.values()).filter_map(|p| p.row).collect();
         self.remembered.retain(|row, _| rows.contains(row));
     }
-
-    fn event_fd(&self) -> Option<AsyncFd<OwnedFd>> {
-        let fd = self.datapath.event_fd().try_clone_to_owned();
-        // The successor is unsafe for the sake of types that lie about their descriptor; OwnedFd does not
-        #[allow(deprecated)]
-        match fd.and_then(|fd| AsyncFd::with_interest(fd, Interest::READABLE)) {
-            Ok(fd) => Some(fd),
-            Err(e) => {
-                tracing::error!("cannot listen to the datapath, and will look every second instead: {e}");
-                None
-            }
-        }
-    }
 }
 
 /// Which devices' addresses which bridges take: device → bridge.
@@ -300,17 +307,4 @@ fn taking(wanted: &Wanted) -> BTreeMap<String, String> {
     let ports = wanted.bridges.iter().flat_map(|(b, w)| w.ports.iter().map(move |(n, p)| (n, b, p)));
     let asking = ports.filter(|(_, _, p)| matches!(p.what, Ok(What::System { take_address: true, .. })));
     asking.map(|(device, bridge, _)| (device.clone(), bridge.clone())).collect()
-}
-
-/// Returns when the descriptor is readable; never when there is none.
-async fn readable(fd: Option<&AsyncFd<OwnedFd>>) {
-    match fd {
-        None => std::future::pending().await,
-        // Errors cannot occur while the runtime lives
-        Some(fd) => {
-            if let Ok(mut ready) = fd.readable().await {
-                ready.clear_ready();
-            }
-        }
-    }
 }

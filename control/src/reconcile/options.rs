@@ -4,14 +4,12 @@ use std::net::IpAddr;
 
 use datapath::tunnel::{Tos, Ttl, TunnelConfig};
 
+use super::protection;
+
 /// Hop limit when the row says none.
 const DEFAULT_TTL: u8 = 64;
 
-/// Options that ask for IPsec, in the words of every OVS version. `ipsec_*` does so too.
-const IPSEC: [&str; 7] =
-    ["psk", "remote_cert", "remote_name", "peer_cert", "certificate", "private_key", "use_ssl_cert"];
-
-/// Reads the options of tunnel `name`. The texts of errors and `warnings` begin with the tunnel's name, as OVS's do.
+/// Reads the options of tunnel `name` that are GRE's ([`protection`] reads IPsec's). The texts of errors and `warnings` begin with the tunnel's name, as OVS's do.
 pub fn tunnel<'a>(
     name: &str,
     kind: &str,
@@ -63,9 +61,8 @@ pub fn tunnel<'a>(
             },
             "packet_type" if value == "legacy_l2" => {}
             "packet_type" => return Err(bad(option, value, "is not supported; only 'legacy_l2' is")),
-            _ if IPSEC.contains(&option) || option.starts_with("ipsec_") => {
-                return Err(needs_ipsec(name, option));
-            }
+            "plaintext" => {}
+            _ if protection::asks(option, value) => {}
             _ => warnings.push(format!("{name}: unknown {kind} argument '{option}'")),
         }
     }
@@ -80,13 +77,6 @@ pub fn tunnel<'a>(
     }
     let (in_key, out_key) = (in_key.or(key), out_key.or(key));
     Ok(TunnelConfig { remote, local, in_key, out_key, csum, seq, tos, ttl, df })
-}
-
-/// The text for a tunnel that must be protected. It stays down: a tunnel that asks for IPsec never sends in the clear.
-pub fn needs_ipsec(name: &str, what: &str) -> String {
-    format!(
-        "{name}: '{what}' asks for IPsec, which this version does not have; the tunnel stays down, not unprotected"
-    )
 }
 
 fn unicast(value: &str) -> Result<IpAddr, &'static str> {
@@ -148,8 +138,9 @@ mod tests {
     #[test]
     fn what_is_understood() {
         let local = Some("192.0.2.9".parse().unwrap());
-        let table: [(&Options, TunnelConfig); 14] = [
+        let table: [(&Options, TunnelConfig); 15] = [
             (&[], plain()),
+            (&[("psk", "x"), ("ipsec_x", "y"), ("plaintext", "allow")], plain()),
             (&[("local_ip", "192.0.2.9")], TunnelConfig { local, ..plain() }),
             (&[("key", "7")], TunnelConfig { in_key: Some(7), out_key: Some(7), ..plain() }),
             (&[("key", "0")], TunnelConfig { in_key: Some(0), out_key: Some(0), ..plain() }),
@@ -181,8 +172,7 @@ mod tests {
 
     #[test]
     fn what_is_refused() {
-        let clear = "which this version does not have; the tunnel stays down, not unprotected";
-        let table: [(&str, &Options, String); 24] = [
+        let table: [(&str, &Options, String); 19] = [
             ("gre", &[], "gre0: gre type requires valid 'remote_ip' argument".into()),
             ("gre", &[("remote_ip", "host.example")], "gre0: bad gre 'remote_ip': 'host.example' is not an IPv4 or IPv6 address".into()),
             ("gre", &[("remote_ip", "")], "gre0: bad gre 'remote_ip': '' is not an IPv4 or IPv6 address".into()),
@@ -202,11 +192,6 @@ mod tests {
             ("gre", &[("ttl", "0")], "gre0: bad gre 'ttl': '0' is neither 'inherit' nor a number from 1 to 255".into()),
             ("gre", &[("ttl", "256")], "gre0: bad gre 'ttl': '256' is neither 'inherit' nor a number from 1 to 255".into()),
             ("gre", &[("packet_type", "ptap")], "gre0: bad gre 'packet_type': 'ptap' is not supported; only 'legacy_l2' is".into()),
-            ("gre", &[("psk", "x"), ("remote_ip", "192.0.2.1")], format!("gre0: 'psk' asks for IPsec, {clear}")),
-            ("gre", &[("remote_cert", "x")], format!("gre0: 'remote_cert' asks for IPsec, {clear}")),
-            ("gre", &[("remote_name", "x")], format!("gre0: 'remote_name' asks for IPsec, {clear}")),
-            ("gre", &[("ipsec_encapsulation", "yes")], format!("gre0: 'ipsec_encapsulation' asks for IPsec, {clear}")),
-            ("gre", &[("use_ssl_cert", "true")], format!("gre0: 'use_ssl_cert' asks for IPsec, {clear}")),
         ];
         for (kind, options, want) in table {
             assert_eq!(parse(kind, options).0, Err(want), "{options:?}");

@@ -9,9 +9,10 @@ use super::wanted::{Wanted, WantedBridge, WantedPort, What};
 use crate::devices::netlink::{Link, Links};
 use crate::devices::path::Path;
 use crate::devices::{mac_for, mac_text};
+use crate::ipsec::view::View;
 
 /// Interface types that exist, as `iface_types` lists them.
-const IFACE_TYPES: [&str; 5] = ["gre", "internal", "ip6gre", "system", "tap"];
+const IFACE_TYPES: [&str; 6] = ["gre", "internal", "ip6gre", "ipsec_gre", "system", "tap"];
 /// Datapath types that bridges may name; they are all the same here.
 const DATAPATH_TYPES: [&str; 2] = ["netdev", "system"];
 
@@ -73,10 +74,8 @@ fn interface(
     let Some(port) = bridge.and_then(|b| b.ports.get(name)) else {
         return broken(wanted, error);
     };
-    let mut columns = vec![
-        ("ofport", Datum::optional(Some(i64::from(port.port.ofport)))),
-        ("error", Datum::optional(failures.get(name).cloned())),
-    ];
+    let mut columns = vec![("ofport", Datum::optional(Some(i64::from(port.port.ofport))))];
+    // The rest of a tunnel's is written by `tunnels`
     if matches!(port.attachment, Attachment::Tunnel) {
         let mac = mac_text(mac_for(&[bridge_name, name]));
         columns.extend([
@@ -84,11 +83,11 @@ fn interface(
             ("mtu", Datum::empty_set()),
             ("ifindex", Datum::optional(Some(0))),
             ("admin_state", state_text(true)),
-            ("link_state", state_text(true)),
             ("link_resets", Datum::optional(Some(0))),
         ]);
         return columns;
     }
+    columns.push(("error", Datum::optional(failures.get(name).cloned())));
     let Some(link) = device(&port.attachment, links) else {
         columns.extend([("admin_state", state_text(false)), ("link_state", state_text(false))]);
         return columns;
@@ -123,27 +122,35 @@ fn broken(wanted: &WantedPort, error: Option<String>) -> Vec<(&'static str, Datu
     columns
 }
 
-/// What tunnels leave by.
-pub fn tunnels(state: &State, wanted: &Wanted, egress: &[(String, String, Option<Path>)]) -> Vec<RowUpdate> {
+/// What tunnels leave by, and how they are protected. `views` has the protected ones, by name.
+pub fn tunnels(
+    state: &State,
+    wanted: &Wanted,
+    egress: &[(String, String, Option<Path>)],
+    views: &BTreeMap<String, View>,
+) -> Vec<RowUpdate> {
     let row = |bridge: &str, name: &str| -> Option<Uuid> {
         state.bridges.get(bridge)?.ports.get(name)?;
         wanted.bridges.get(bridge)?.ports.get(name)?.row
     };
-    let status = |path: &Option<Path>| match path {
-        None => Datum::empty_map(),
-        Some(path) => {
-            let carrier = if path.carrier { "up" } else { "down" };
-            Datum::map([
-                ("tunnel_egress_iface", path.link.as_str()),
-                ("tunnel_egress_iface_carrier", carrier),
-            ])
-        }
-    };
     let updates = egress.iter().filter_map(|(bridge, name, path)| {
         let row = row(bridge, name)?;
-        Some(RowUpdate { table: "Interface", row, columns: vec![("status", status(path))] })
+        Some(RowUpdate { table: "Interface", row, columns: tunnel(path.as_ref(), views.get(name)) })
     });
     updates.collect()
+}
+
+fn tunnel(path: Option<&Path>, view: Option<&View>) -> Vec<(&'static str, Datum)> {
+    let egress = path.map(|path| {
+        let carrier = if path.carrier { "up" } else { "down" };
+        [("tunnel_egress_iface", path.link.as_str()), ("tunnel_egress_iface_carrier", carrier)]
+    });
+    let protection = view.into_iter().flat_map(|view| view.status.iter().map(|(key, v)| (*key, v.as_str())));
+    vec![
+        ("status", Datum::map(egress.into_iter().flatten().chain(protection))),
+        ("error", Datum::optional(view.and_then(|view| view.error.clone()))),
+        ("link_state", state_text(view.is_none_or(|view| view.up))),
+    ]
 }
 
 /// The device that a port shows to the operator: for a member, the bridge that it joins.

@@ -9,6 +9,7 @@ use ovsdb::{Database, Journal, NoJournal, Row, Server};
 use serde_json::{Value, json};
 
 use super::Reconciler;
+use crate::ipsec::Ipsec;
 
 /// A database as it is when the switch has just started for the first time.
 pub fn database() -> RefCell<Server> {
@@ -119,5 +120,6 @@ pub fn error(db: &RefCell<Server>, name: &str) -> String {
 /// A reconciler with a datapath of its own.
 pub async fn reconciler() -> Reconciler {
     let datapath = Rc::new(Datapath::start(1).unwrap());
-    Reconciler::new(datapath, "test", "identity", Rc::default()).await.unwrap()
+    let ipsec = Rc::new(Ipsec::new(datapath.clone()));
+    Reconciler::new(datapath, ipsec, "test", "identity", Rc::default()).await.unwrap()
 }

@@ -207,14 +207,6 @@ fn tunnels_know_their_path() {
         reconciler.run_once(&db).await;
         assert_eq!((error(&db, "gre0").as_str(), ofport(&db, "gre0")), ("", Some(1)));
         let _ = before;
-
-        // an unprotected tunnel never stands in for a protected one
-        let options = map(&[("remote_ip", "192.0.2.2"), ("psk", "swordfish")]);
-        set_interface(&db, "gre0", json!({"options": options}));
-        reconciler.run_once(&db).await;
-        assert!(error(&db, "gre0").contains("asks for IPsec"), "{}", error(&db, "gre0"));
-        assert!(reconciler.tunnel_of("br0", "gre0").is_none());
-        assert!(reconciler.state().borrow().underlay4.is_none(), "GRE is the kernel's again");
     });
 }
 
@@ -353,7 +345,8 @@ fn what_old_frames_taught_of_a_tunnel_goes_once_it_leads_elsewhere() {
         let mac = [2, 0, 0, 0, 0, 1];
         set_interface(&db, "gre0", to("127.0.0.3"));
         let wanted = Wanted::from_database(db.borrow().db());
-        reconciler.follow_tunnels(&wanted).await;
+        let plan = reconciler.protect(&wanted).await;
+        reconciler.follow_tunnels(&wanted, &plan).await;
         // by a worker that goes by the snapshot of before
         fdb.learn(0, mac, id, 0);
         assert!(reconciler.settle().await);

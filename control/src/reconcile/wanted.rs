@@ -7,6 +7,7 @@ use datapath::tunnel::TunnelConfig;
 use ovsdb::{Database, Row, Uuid};
 
 use super::options;
+use super::protection::{self, HostSettings, Protection};
 use crate::devices::parse_mac;
 
 /// Seconds after which an address is forgotten, and the range that `mac-aging-time` is held to.
@@ -21,6 +22,8 @@ pub struct Wanted {
     pub bridges: BTreeMap<String, WantedBridge>,
     /// What the rows ask for that there is not, in words for the log.
     pub warnings: Vec<String>,
+    /// What they say of this host.
+    pub host: HostSettings,
 }
 
 /// A bridge that shall be there.
@@ -73,7 +76,16 @@ pub enum What {
         take_address: bool,
     },
     /// A tunnel.
-    Tunnel(TunnelConfig),
+    Tunnel(WantedTunnel),
+}
+
+/// A tunnel as its row has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedTunnel {
+    /// Where to, and how the GRE header looks.
+    pub config: TunnelConfig,
+    /// What it asks of IPsec; None is a plain tunnel. Err: what is wrong with that, for the row.
+    pub protection: Option<Result<Box<Protection>, String>>,
 }
 
 /// How a device of the host is joined.
@@ -88,7 +100,8 @@ pub enum Attach {
 impl Wanted {
     /// Reads the database.
     pub fn from_database(db: &Database) -> Wanted {
-        let mut wanted = Wanted::default();
+        let mut wanted = Wanted { host: HostSettings::read(db), ..Wanted::default() };
+        wanted.warnings.extend(wanted.host.warnings());
         let mut seen = BTreeSet::new();
         for (_, root) in db.rows("Open_vSwitch") {
             wanted.warn_of_managers(db, root);
@@ -214,14 +227,19 @@ impl Wanted {
                 let mac = row.opt_str("mac").and_then(|text| self.unicast(name, "mac", text));
                 device_name(name).map(|()| What::Internal { mac })
             }
-            kind @ ("gre" | "ip6gre") => {
-                options::tunnel(name, kind, row.map("options"), &mut self.warnings).map(What::Tunnel)
-            }
-            kind @ "ipsec_gre" => Err(options::needs_ipsec(name, kind)),
+            kind @ ("gre" | "ip6gre" | "ipsec_gre") => self.tunnel(name, kind, row).map(What::Tunnel),
             kind => Err(format!(
                 "could not open network device {name} (type '{kind}' is not supported by this version)"
             )),
         }
+    }
+
+    fn tunnel(&mut self, name: &str, kind: &str, row: &Row) -> Result<WantedTunnel, String> {
+        let options = row.map("options").collect();
+        let config = options::tunnel(name, kind, row.map("options"), &mut self.warnings)?;
+        let protection = protection::read(name, kind, &options, &self.host, &mut self.warnings);
+        let protection = protection.map(|read| read.map(Box::new).map_err(|why| format!("{name}{why}")));
+        Ok(WantedTunnel { config, protection })
     }
 
     /// The address that a column says, if a device can have it.
@@ -241,7 +259,7 @@ impl Wanted {
         tunnels.sort_by_key(|(name, port)| (port.ofport.is_none_or(|n| n < 1), (*name).clone()));
         let mut standing: HashMap<(Option<IpAddr>, IpAddr, u32), &String> = HashMap::new();
         for (name, port) in tunnels {
-            let Ok(What::Tunnel(config)) = &port.what else { continue };
+            let Ok(What::Tunnel(WantedTunnel { config, .. })) = &port.what else { continue };
             // RFC 2890: no key and key 0 arrive at the same port
             let tuple = (config.local, config.remote, config.in_key.unwrap_or(0));
             if let Some(first) = standing.get(&tuple) {
@@ -256,7 +274,7 @@ impl Wanted {
     }
 
     fn warn_of_missing_port_features(&mut self, name: &str, port: &Row, row: &Row) {
-        let tunnel = matches!(row.str("type"), "gre" | "ip6gre");
+        let tunnel = matches!(row.str("type"), "gre" | "ip6gre" | "ipsec_gre");
         for (set, feature) in [
             (row.int("ingress_policing_rate") > 0, "policing (ingress_policing_rate)"),
             (row.int("ingress_policing_kpkts_rate") > 0, "policing (ingress_policing_kpkts_rate)"),
@@ -355,7 +373,10 @@ mod tests {
         let unsupported = |kind: &str| {
             Err(format!("could not open network device p0 (type '{kind}' is not supported by this version)"))
         };
-        let ipsec = "p0: 'ipsec_gre' asks for IPsec, which this version does not have; the tunnel stays down, not unprotected";
+        let tunnel = |protection| {
+            let config = TunnelConfig::to("192.0.2.1".parse().unwrap());
+            Ok(What::Tunnel(WantedTunnel { config, protection }))
+        };
         for (interface, port, want) in [
             (json!({}), json!({}), system(Attach::Auto, false)),
             (json!({"type": "system"}), json!({}), system(Attach::Auto, false)),
@@ -385,10 +406,21 @@ mod tests {
                 json!({}),
                 Err("p0: gre type requires valid 'remote_ip' argument".into()),
             ),
+            (json!({"type": "gre", "options": map(&[("remote_ip", "192.0.2.1")])}), json!({}), tunnel(None)),
             (
-                json!({"type": "ipsec_gre", "options": map(&[("remote_ip", "192.0.2.1"), ("psk", "x")])}),
+                json!({"type": "ipsec_gre", "options": map(&[("remote_ip", "192.0.2.1")])}),
                 json!({}),
-                Err(ipsec.into()),
+                tunnel(Some(Err("p0: IPsec requires a 'peer_cert' or 'psk' argument".into()))),
+            ),
+            (
+                json!({"type": "gre", "options": map(&[("remote_ip", "192.0.2.1"), ("psk", "")])}),
+                json!({}),
+                tunnel(Some(Err("p0: must choose a authentication method".into()))),
+            ),
+            (
+                json!({"type": "ipsec_gre", "options": map(&[("psk", "x")])}),
+                json!({}),
+                Err("p0: ipsec_gre type requires valid 'remote_ip' argument".into()),
             ),
             (json!({"type": "vxlan"}), json!({}), unsupported("vxlan")),
             (json!({"type": "geneve"}), json!({}), unsupported("geneve")),

@@ -2,6 +2,7 @@
 
 mod absent;
 mod fdb;
+pub mod ipsec;
 mod ports;
 mod routes;
 
@@ -11,6 +12,7 @@ use super::{Command, Commands, Reply};
 use crate::cli::OVS_VERSION;
 use crate::daemon::Daemon;
 use crate::logging::Spec;
+use crate::rundir::{MONITOR_IPSEC, OVSDB_SERVER, VSWITCHD};
 
 type Args<'a> = &'a [String];
 
@@ -48,18 +50,24 @@ pub fn vswitchd() -> Commands<Daemon> {
         Command::new("qos/show", "interface", 1..=1, look(ports::qos_show)),
         Command::new("tnl/ports/show", "-v", 0..=1, look(|s, _| ports::tunnel_ports(s))),
     ];
-    Commands::new(common("ovs-vswitchd").into_iter().chain(own).chain(absent::commands()))
+    let all = common(VSWITCHD).into_iter().chain(own).chain(ipsec::commands()).chain(absent::commands());
+    Commands::new(all)
 }
 
 /// Of `ovs-appctl -t ovsdb-server`.
 pub fn ovsdb_server() -> Commands<Daemon> {
-    Commands::new(common("ovsdb-server").into_iter().chain([
+    Commands::new(common(OVSDB_SERVER).into_iter().chain([
         Command::new("ovsdb-server/list-dbs", "", 0..=0, |_: &Daemon, _| Ok("Open_vSwitch\n_Server".into())),
         Command::new("ovsdb-server/list-remotes", "", 0..=0, |d: &Daemon, _| {
             Ok(format!("punix:{}", d.rundir.db_sock().display()))
         }),
         Command::new("ovsdb-server/sync-status", "", 0..=0, |_, _| Ok("state: active".into())),
     ]))
+}
+
+/// Of `ovs-appctl -t ovs-monitor-ipsec`.
+pub fn monitor_ipsec() -> Commands<Daemon> {
+    Commands::new(common(MONITOR_IPSEC).into_iter().chain(ipsec::monitor_commands()))
 }
 
 /// What every target has.
@@ -198,7 +206,7 @@ mod tests {
 
     #[test]
     fn names_are_unique() {
-        for list in [vswitchd().names(), ovsdb_server().names()] {
+        for list in [vswitchd().names(), ovsdb_server().names(), monitor_ipsec().names()] {
             assert!(list.windows(2).all(|w| w[0] < w[1]), "{list:?}");
         }
     }

@@ -1,0 +1,186 @@
+//! Host pairs and the IKE engine's peers, which are the same seen from two sides.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use datapath::snapshot::PolicyId;
+use ikev2::crypto::SystemRng;
+use ikev2::proposal::{EspOffer, IkeOffer};
+use ikev2::{Encapsulation, Endpoint, Lifetimes, Limits, PeerConfig, PeerId};
+
+use super::credentials::{Credentials, Loaded, Stamps};
+use super::pairs::{PairKey, WantedPair};
+use super::sas::Sas;
+use crate::reconcile::actual::Ids;
+use crate::reconcile::protection::{self, Protection};
+
+/// Silence after which a peer is asked whether it lives, unless a row says otherwise.
+const LIVENESS: Duration = Duration::from_secs(10);
+
+/// All of them, and the engine.
+pub struct Peers {
+    /// The engine.
+    pub engine: Endpoint,
+    /// What is configured.
+    pub pairs: BTreeMap<PairKey, Pair>,
+    /// By the number that the engine knows them by. Numbers are used once.
+    by_peer: HashMap<PeerId, PairKey>,
+    last_peer: u32,
+    policies: Ids,
+    credentials: Credentials,
+}
+
+/// A host pair that is configured.
+#[derive(Debug)]
+pub struct Pair {
+    /// Its number in the datapath.
+    pub policy: PolicyId,
+    /// Its number in the engine.
+    pub peer: PeerId,
+    /// Who is protected, and how.
+    pub wanted: WantedPair,
+    /// What both ends prove themselves with.
+    pub loaded: Loaded,
+    /// Of the files that was read from last.
+    stamps: Stamps,
+    /// Why they cannot be used as they are now; what they held before still is.
+    pub unreadable: Option<String>,
+}
+
+impl Default for Peers {
+    fn default() -> Peers {
+        Peers {
+            engine: Endpoint::new(Box::new(SystemRng::new()), Limits::default()),
+            pairs: BTreeMap::new(),
+            by_peer: HashMap::new(),
+            last_peer: 0,
+            policies: Ids::default(),
+            credentials: Credentials::default(),
+        }
+    }
+}
+
+impl Peers {
+    /// Makes pairs and peers what is wanted. For each tunnel its policy, which is in `sas` now, or why it must stay down;
+    /// and whether `sas` has changed.
+    pub fn follow(
+        &mut self,
+        wanted: BTreeMap<PairKey, WantedPair>,
+        sas: &mut Sas,
+        now: Instant,
+    ) -> (BTreeMap<String, Result<PolicyId, String>>, bool) {
+        self.credentials.look_again();
+        let (mut plan, mut changed) = (BTreeMap::new(), false);
+        let mut before = std::mem::take(&mut self.pairs);
+        // Policies of new pairs before those of old ones are free again: none changes hands in one round
+        for (key, wanted) in wanted {
+            let tunnels = wanted.tunnels.clone();
+            let read = match before.remove(&key) {
+                Some(mut pair) => match self.renew(&mut pair, wanted) {
+                    Ok(()) => Ok(pair),
+                    Err(why) => {
+                        before.insert(key, pair);
+                        Err(why)
+                    }
+                },
+                None => self.establish(key, wanted),
+            };
+            let told: Result<PolicyId, String> = read.map(|pair| {
+                let policy = pair.policy;
+                changed |= sas.set(policy, pair.wanted.name(), key, pair.wanted.protection.plaintext);
+                self.engine.configure(now, pair.peer, config(key, &pair));
+                self.pairs.insert(key, pair);
+                policy
+            });
+            plan.extend(tunnels.into_iter().map(|tunnel| {
+                let told = told.clone().map_err(|why| format!("{tunnel}: {why}"));
+                (tunnel, told)
+            }));
+        }
+        changed |= !before.is_empty();
+        before.into_values().for_each(|pair| self.dismiss(&pair, sas, now));
+        (plan, changed)
+    }
+
+    /// Which pair a peer of the engine is.
+    pub fn pair_of(&self, peer: PeerId) -> Option<&Pair> {
+        self.pairs.get(self.by_peer.get(&peer)?)
+    }
+
+    /// The pair that a tunnel belongs to.
+    pub fn pair_with(&self, tunnel: &str) -> Option<(&PairKey, &Pair)> {
+        self.pairs.iter().find(|(_, pair)| pair.wanted.tunnels.iter().any(|t| t == tunnel))
+    }
+
+    /// Whether there are peers over IPv4, and over IPv6.
+    pub fn families(&self) -> [bool; 2] {
+        let any = |v6| self.pairs.keys().any(|key| key.remote.is_ipv6() == v6);
+        [any(false), any(true)]
+    }
+
+    fn establish(&mut self, key: PairKey, wanted: WantedPair) -> Result<Pair, String> {
+        let stamps = self.credentials.stamps(&wanted.protection.auth);
+        let loaded = self.credentials.load(&wanted.protection)?;
+        let policy = self.policies.take().map(PolicyId).ok_or("too many hosts to protect")?;
+        self.last_peer += 1;
+        let peer = PeerId(self.last_peer);
+        self.by_peer.insert(peer, key);
+        Ok(Pair { policy, peer, wanted, loaded, stamps, unreadable: None })
+    }
+
+    /// Follows what changed in the rows or in the files that they name. Files that have changed and cannot be used do not
+    /// take away what works: they may be half-written just now.
+    fn renew(&mut self, pair: &mut Pair, wanted: WantedPair) -> Result<(), String> {
+        let stamps = self.credentials.stamps(&wanted.protection.auth);
+        let same_rows = pair.wanted.protection == wanted.protection;
+        if !same_rows || pair.stamps != stamps {
+            match self.credentials.load(&wanted.protection) {
+                Ok(loaded) => (pair.loaded, pair.unreadable) = (loaded, None),
+                Err(why) if same_rows => {
+                    tracing::warn!("{}: {why}; going on with what it held before", wanted.name());
+                    pair.unreadable = Some(why);
+                }
+                Err(why) => return Err(why),
+            }
+            pair.stamps = stamps;
+        }
+        pair.wanted = wanted;
+        Ok(())
+    }
+
+    fn dismiss(&mut self, pair: &Pair, sas: &mut Sas, now: Instant) {
+        sas.remove(pair.policy);
+        self.by_peer.remove(&pair.peer);
+        self.engine.remove(now, pair.peer);
+        self.policies.give_back(pair.policy.0);
+    }
+}
+
+/// What the engine has to know of a pair.
+fn config(key: PairKey, pair: &Pair) -> PeerConfig {
+    let Protection { encapsulation, ike_lifetime, esp_lifetime, liveness, .. } = &pair.wanted.protection;
+    let default = Lifetimes::default();
+    PeerConfig {
+        name: pair.wanted.name().to_owned(),
+        local: key.local,
+        remote: key.remote,
+        local_id: pair.loaded.local_id.clone(),
+        remote_id: pair.loaded.remote_id.clone(),
+        credential: pair.loaded.credential.clone(),
+        trust: pair.loaded.trust.clone(),
+        ike: IkeOffer::default(),
+        esp: EspOffer::default(),
+        encapsulation: match encapsulation {
+            protection::Encapsulation::Auto => Encapsulation::Auto,
+            protection::Encapsulation::Esp => Encapsulation::Esp,
+            protection::Encapsulation::Udp => Encapsulation::Udp,
+        },
+        lifetimes: Lifetimes {
+            ike: ike_lifetime.unwrap_or(default.ike),
+            child: esp_lifetime.unwrap_or(default.child),
+            ..default
+        },
+        liveness: liveness.unwrap_or(LIVENESS),
+        initiate: true,
+    }
+}

@@ -1,0 +1,189 @@
+//! Protected tunnels in the state and in their rows, before IKE has said anything.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+
+use datapath::port::RxRoad;
+use datapath::snapshot::{PortKind, Snapshot};
+use ovsdb::Server;
+use serde_json::{Value, json};
+
+use super::Reconciler;
+use super::testing::*;
+use crate::devices::testing::{in_namespace, ip};
+
+const FAR: &str = "192.0.2.1";
+
+fn host() {
+    ip("link add eth0 type veth peer name peer0
+        link set eth0 up
+        link set peer0 up
+        addr add 192.0.2.9/24 dev eth0");
+}
+
+fn gre(kind: &str, more: &[(&str, &str)]) -> Value {
+    let options: Vec<(&str, &str)> = [("remote_ip", FAR)].into_iter().chain(more.iter().copied()).collect();
+    json!({"type": kind, "options": map(&options)})
+}
+
+/// (ofport, error, link_state, status:ipsec)
+fn seen(db: &RefCell<Server>, name: &str) -> (Option<i64>, String, String, Option<String>) {
+    let row = row(db, "Interface", name);
+    let ipsec = row.map_get("status", "ipsec").map(str::to_owned);
+    (row.opt_int("ofport"), row.str("error").to_owned(), row.str("link_state").to_owned(), ipsec)
+}
+
+/// The policies that tunnels refer to, and whether each of them is there with nothing to send by.
+fn policies(snapshot: &Snapshot) -> Vec<(String, Option<(IpAddr, bool)>)> {
+    let tunnels = snapshot.ports.iter().flatten().filter_map(|port| match &port.kind {
+        PortKind::Tunnel(tunnel) => Some((port.name.clone(), tunnel.policy)),
+        PortKind::Local(_) => None,
+    });
+    let policy = |id| {
+        let policy = snapshot.policy(id).expect("a policy that a tunnel refers to is there");
+        (policy.remote, policy.outbound.is_some() || policy.may_send_plain)
+    };
+    tunnels.map(|(name, id)| (name, id.map(policy))).collect()
+}
+
+fn published(reconciler: &Reconciler) -> Vec<(String, Option<(IpAddr, bool)>)> {
+    policies(&reconciler.datapath.snapshot())
+}
+
+#[test]
+fn a_tunnel_that_asks_is_protected_from_its_first_snapshot_on() {
+    in_namespace(async {
+        host();
+        let far: IpAddr = FAR.parse().unwrap();
+        for kind in ["gre", "ipsec_gre"] {
+            let db = database();
+            let mut reconciler = reconciler().await;
+            add_br(&db, "br0", json!({}));
+            add_port(&db, "br0", "gre0", gre(kind, &[("psk", "swordfish")]), json!({}));
+            reconciler.run_once(&db).await;
+            assert_eq!(seen(&db, "gre0"), (Some(1), String::new(), "down".into(), Some("connecting".into())));
+            assert_eq!(published(&reconciler), [("gre0".into(), Some((far, false)))]);
+            let sockets = |reconciler: &Reconciler| {
+                reconciler.state().borrow().underlays.iter().map(|u| u.road()).collect::<Vec<_>>()
+            };
+            assert_eq!(sockets(&reconciler), [RxRoad::Gre, RxRoad::Esp, RxRoad::Udp]);
+
+            // half of a row that is being changed
+            set_interface(&db, "gre0", gre(kind, &[("psk", "")]));
+            reconciler.run_once(&db).await;
+            let (ofport, error, ..) = seen(&db, "gre0");
+            assert_eq!(ofport, Some(-1));
+            assert!(error.starts_with("gre0: "), "{error}");
+            assert_eq!(published(&reconciler), []);
+
+            // no more IPsec: only the row can say so
+            set_interface(&db, "gre0", gre("gre", &[]));
+            reconciler.run_once(&db).await;
+            assert_eq!(seen(&db, "gre0"), (Some(1), String::new(), "up".into(), None));
+            assert_eq!(published(&reconciler), [("gre0".into(), None)]);
+
+            // and in place back again
+            set_interface(&db, "gre0", gre(kind, &[("psk", "x")]));
+            reconciler.run_once(&db).await;
+            assert_eq!(published(&reconciler), [("gre0".into(), Some((far, false)))]);
+            del_port(&db, "br0", "gre0");
+            reconciler.run_once(&db).await;
+            assert_eq!(sockets(&reconciler), [RxRoad::Udp], "farewells are still to be sent");
+            drop(reconciler);
+            // the workers of before have their port 4500 until they end
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    });
+}
+
+#[test]
+fn secrets_in_files_may_come_late_and_change() {
+    in_namespace(async {
+        host();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("psk");
+        let file = path.to_str().unwrap();
+        let db = database();
+        let mut reconciler = reconciler().await;
+        add_br(&db, "br0", json!({}));
+        add_port(&db, "br0", "gre0", gre("gre", &[("psk_file", file)]), json!({}));
+        // nor does it make way for a plain one to the same host
+        add_port(&db, "br0", "gre1", gre("gre", &[]), json!({}));
+        reconciler.run_once(&db).await;
+        let absent = format!("gre0: cannot read {file}: No such file or directory");
+        assert_eq!(seen(&db, "gre0"), (Some(-1), absent, String::new(), None));
+        assert!(error(&db, "gre1").contains("File exists"));
+        assert_eq!(published(&reconciler), []);
+
+        std::fs::write(&path, "swordfish\n").unwrap();
+        reconciler.tick(&db).await;
+        assert_eq!(seen(&db, "gre0"), (Some(1), String::new(), "down".into(), Some("connecting".into())));
+
+        std::fs::write(&path, "\n").unwrap();
+        reconciler.tick(&db).await;
+        let (ofport, error, ..) = seen(&db, "gre0");
+        assert_eq!((ofport, error), (Some(1), format!("gre0: {file}: the pre-shared key is empty")));
+        std::fs::write(&path, "haddock\n").unwrap();
+        reconciler.tick(&db).await;
+        assert_eq!(seen(&db, "gre0"), (Some(1), String::new(), "down".into(), Some("connecting".into())));
+    });
+}
+
+#[test]
+fn tunnels_between_two_hosts_share_a_policy_or_are_refused() {
+    in_namespace(async {
+        host();
+        let db = database();
+        let mut reconciler = reconciler().await;
+        add_br(&db, "br0", json!({}));
+        for (name, key, psk) in [("gre0", "1", "x"), ("gre1", "2", "x"), ("gre2", "3", "y")] {
+            add_port(&db, "br0", name, gre("gre", &[("key", key), ("psk", psk)]), json!({}));
+        }
+        add_port(&db, "br0", "gre3", gre("gre", &[("key", "4")]), json!({}));
+        reconciler.run_once(&db).await;
+        assert_eq!(error(&db, "gre0") + &error(&db, "gre1") + &error(&db, "gre3"), "");
+        assert!(error(&db, "gre2").starts_with("gre2: its IPsec options differ from those of gre0"));
+        let policy = |name: &str| reconciler.tunnel_of("br0", name).unwrap().policy;
+        assert_eq!((policy("gre0"), policy("gre3")), (policy("gre1"), None));
+
+        // the address that we leave by is another: another pair
+        let before = policy("gre0");
+        ip("addr add 192.0.2.10/24 dev eth0
+            route replace 192.0.2.1 dev eth0 src 192.0.2.10");
+        reconciler.run_once(&db).await;
+        let policy = |name: &str| reconciler.tunnel_of("br0", name).unwrap().policy;
+        assert_eq!(policy("gre0"), policy("gre1"));
+        assert_ne!(policy("gre0"), before);
+        let state = reconciler.state();
+        let local = state.borrow().sas.pair(policy("gre0").unwrap()).unwrap().key.local;
+        assert_eq!(local, Some("192.0.2.10".parse().unwrap()));
+    });
+}
+
+#[test]
+fn another_ike_daemon_on_the_host_is_named() {
+    in_namespace(async {
+        host();
+        let db = database();
+        let mut reconciler = reconciler().await;
+        add_br(&db, "br0", json!({}));
+        for port in [500, 4500] {
+            let other = std::net::UdpSocket::bind(("0.0.0.0", port)).unwrap();
+            add_port(&db, "br0", "gre0", gre("gre", &[("psk", "x")]), json!({}));
+            reconciler.run_once(&db).await;
+            let (ofport, error, link, _) = seen(&db, "gre0");
+            assert!(ofport.is_some_and(|n| n > 0) && link == "down", "{ofport:?} {link}");
+            assert!(error.contains(&format!("another program has UDP port {port}")), "{error}");
+            drop(other);
+            reconciler.tick(&db).await;
+            reconciler.tick(&db).await;
+            assert_eq!(self::error(&db, "gre0"), "");
+            del_port(&db, "br0", "gre0");
+            reconciler.run_once(&db).await;
+            tokio::time::sleep(std::time::Duration::from_millis(3100)).await;
+            reconciler.tick(&db).await;
+            assert!(reconciler.state().borrow().underlays.is_empty());
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    });
+}
