@@ -102,6 +102,11 @@ fn pem_to_der(pem: &[u8]) -> Vec<u8> {
     rustls_pki_types::CertificateDer::from_pem_slice(pem).unwrap().to_vec()
 }
 
+fn pem_to_pkcs1(pem: &[u8]) -> Vec<u8> {
+    use rustls_pki_types::pem::PemObject;
+    rustls_pki_types::PrivatePkcs1KeyDer::from_pem_slice(pem).unwrap().secret_pkcs1_der().to_vec()
+}
+
 fn error(result: Result<Authenticated, AuthError>) -> String {
     result.map(|a| a.identity().to_string()).expect_err("accepted").to_string()
 }
@@ -308,6 +313,14 @@ fn files_that_are_of_no_use() {
         let error = own(certificate, key);
         assert!(error.starts_with(text), "{certificate} {key}: {error}");
     }
+    // damaged where only signing shows it
+    let mut damaged = pem_to_pkcs1(&data("pki/rsa2048.pkcs1.key"));
+    *damaged.last_mut().unwrap() ^= 1;
+    let damaged =
+        x509_cert::der::pem::encode_string("RSA PRIVATE KEY", Default::default(), &damaged).unwrap();
+    let damaged = Source { name: "damaged.key", bytes: damaged.as_bytes() };
+    let error = with("rsa2048.pem", |c| OwnCertificate::load(c, damaged)).unwrap_err().to_string();
+    assert!(error.starts_with("damaged.key: its private key is malformed"), "{error}");
     // cut short anywhere: an error or, past the end mark, the certificate
     let whole = data("pki/p256.pem");
     for len in 0..whole.len() - 30 {
@@ -635,10 +648,7 @@ fn made_by_strongswan() {
 #[test]
 fn pss() {
     use ring::signature::{RSA_PSS_SHA256, RSA_PSS_SHA384, RsaEncoding, RsaKeyPair};
-    let key = with("rsa2048.pkcs1.key", |s| {
-        use rustls_pki_types::{PrivatePkcs1KeyDer, pem::PemObject};
-        RsaKeyPair::from_der(PrivatePkcs1KeyDer::from_pem_slice(s.bytes).unwrap().secret_pkcs1_der()).unwrap()
-    });
+    let key = RsaKeyPair::from_der(&pem_to_pkcs1(&data("pki/rsa2048.pkcs1.key"))).unwrap();
     let own = own("rsa2048.pem");
     // what `octets()` are
     let mac = Prf::HmacSha256.mac(b"sk_p", &[&[2, 0, 0, 0], b"a.test"]);

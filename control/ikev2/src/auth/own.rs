@@ -161,7 +161,10 @@ impl Key {
                 if pair.public_key().as_ref() != public {
                     return Err(KeyTrouble::Mismatch);
                 }
-                Ok(Key::Rsa(pair))
+                let key = Key::Rsa(pair);
+                // parts of a damaged key come to light when it signs, and then ring gives no signature
+                let sound = key.sign(SignatureAlgorithm::RsaPkcs1Sha256, b"", &SystemRandom::new());
+                sound.map(|_| key).ok_or(KeyTrouble::Unusable)
             }
             KeyKind::EcdsaP256 => Key::ecdsa(
                 kind,
