@@ -88,17 +88,15 @@ impl Ipsec {
 
     /// True: the state has changed.
     fn heed(&self, peer: PeerId, event: Event) -> bool {
-        let peers = self.peers.borrow();
+        let mut peers = self.peers.borrow_mut();
         // Of a pair that is gone: so are its SAs
         let Some(pair) = peers.pair_of(peer) else { return false };
-        let (policy, name) = (pair.policy, pair.wanted.name());
+        let policy = pair.policy;
         let sas = &mut self.state.borrow_mut().sas;
         match event {
             Event::Install(child) => {
-                let (spi_in, spi_out) = (child.inbound.spi, child.outbound.spi);
-                match sas.install(policy, child) {
-                    Ok(()) => tracing::debug!("{name}: SA {spi_in:08x} in, {spi_out:08x} out"),
-                    Err(why) => tracing::error!("{name}: the new SA is of no use: {why}"),
+                if let Err(why) = sas.install(policy, child) {
+                    tracing::error!("{}: a new SA is of no use: {why}", pair.wanted.name());
                 }
                 return true;
             }
@@ -110,13 +108,21 @@ impl Ipsec {
                 sas.forget(policy, id);
                 return true;
             }
-            Event::Moved(id, ports) => {
-                tracing::info!("{name}: the peer's UDP port is {} now", ports.remote);
-                sas.moved(policy, id, ports);
+            Event::Moved(id, ports) => sas.moved(policy, id, ports),
+            Event::Up => {
+                tracing::info!("{}: protected", pair.wanted.name());
+                pair.trouble = None;
             }
-            Event::Up => tracing::info!("{name}: protected"),
-            Event::Down(why) => tracing::warn!("{name}: not protected any more, nothing passes: {why}"),
-            Event::Trouble(why) => tracing::warn!("{name}: {why}"),
+            Event::Down(why) => {
+                tracing::warn!("{}: not protected any more, nothing passes: {why}", pair.wanted.name());
+                pair.trouble = Some(why);
+            }
+            // Each attempt fails for the same reason: once is enough
+            Event::Trouble(why) if pair.trouble.as_ref() == Some(&why) => {}
+            Event::Trouble(why) => {
+                tracing::warn!("{}: {why}", pair.wanted.name());
+                pair.trouble = Some(why);
+            }
         }
         self.news.notify_one();
         false

@@ -5,10 +5,12 @@ use std::fmt::Write;
 use std::net::IpAddr;
 use std::time::Instant;
 
+use ikev2::auth::Trust;
 use ikev2::{ChildStatus, IkeState, IkeStatus, PeerStatus};
 use ovsdb::{Database, Row};
 
 use super::Ipsec;
+use super::credentials::Loaded;
 use crate::reconcile::protection::{self, HostSettings};
 use crate::reconcile::wanted::{Wanted, WantedTunnel, What};
 use crate::secret::{MASK, SecretText};
@@ -80,8 +82,7 @@ impl Ipsec {
             let row = db.rows("Interface").find(|(_, row)| row.str("name") == name).map(|(_, row)| row);
             let pair = peers.pair_with(name).map(|(_, pair)| pair);
             let peer = pair.and_then(|pair| status.iter().find(|s| s.peer == pair.peer));
-            let own_name = pair.and_then(|p| p.loaded.credential.identity()).map(ToString::to_string);
-            out += &conf.show(name, *version, own_name.as_deref(), row);
+            out += &conf.show(name, *version, pair.map(|pair| &pair.loaded), row);
             out += &connections(name, *version, peer);
             out.push('\n');
         }
@@ -90,12 +91,17 @@ impl Ipsec {
 }
 
 impl Conf {
-    fn show(&self, name: &str, version: u32, own_name: Option<&str>, row: Option<&Row>) -> String {
+    fn show(&self, name: &str, version: u32, loaded: Option<&Loaded>, row: Option<&Row>) -> String {
         let option = |key: &str| self.options.get(key).map(SecretText::reveal).filter(|v| !v.is_empty());
         let state = self.invalid.as_ref().map_or("CONFIGURED".to_owned(), |why| format!("INVALID{why}"));
         let mut out = format!("Interface name: {name} v{version} ({state})\n");
         let mut line = |label: &str, value: Option<&str>| {
             let _ = writeln!(out, "  {:<16}{}", format!("{label}:"), value.unwrap_or("None"));
+        };
+        let own_name = loaded.and_then(|l| l.credential.identity()).map(ToString::to_string);
+        let peer_name = match loaded.map(|l| &l.trust) {
+            Some(Trust::Pinned(peer)) => Some(peer.identity().to_string()),
+            _ => option("remote_name").map(str::to_owned),
         };
         let psk = option("psk").or(option("psk_file"));
         let family = option("remote_ip").and_then(|ip| ip.parse::<IpAddr>().ok());
@@ -113,10 +119,10 @@ impl Conf {
         line("Address Family", family.map(|ip| if ip.is_ipv4() { "IPv4" } else { "IPv6" }));
         line("SKB mark", host.skb_mark.as_deref());
         line("Local cert", option("certificate").or(host.certificate.as_deref()));
-        line("Local name", own_name);
+        line("Local name", own_name.as_deref());
         line("Local key", option("private_key").or(host.private_key.as_deref()));
         line("Remote cert", option("remote_cert").or(option("peer_cert").map(|_| "(in the row)")));
-        line("Remote name", option("remote_name"));
+        line("Remote name", peer_name.as_deref());
         line("CA cert", host.ca_cert.as_deref());
         line("PSK", psk.map(|_| MASK));
         line("Custom Options", Some(&format!("{{{}}}", custom.join(", "))));

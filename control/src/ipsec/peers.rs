@@ -45,6 +45,8 @@ pub struct Pair {
     stamps: Stamps,
     /// Why they cannot be used as they are now; what they held before still is.
     pub unreadable: Option<String>,
+    /// What the engine said last of why there is no SA.
+    pub trouble: Option<String>,
 }
 
 impl Default for Peers {
@@ -103,8 +105,8 @@ impl Peers {
     }
 
     /// Which pair a peer of the engine is.
-    pub fn pair_of(&self, peer: PeerId) -> Option<&Pair> {
-        self.pairs.get(self.by_peer.get(&peer)?)
+    pub fn pair_of(&mut self, peer: PeerId) -> Option<&mut Pair> {
+        self.pairs.get_mut(self.by_peer.get(&peer)?)
     }
 
     /// The pair that a tunnel belongs to.
@@ -125,7 +127,7 @@ impl Peers {
         self.last_peer += 1;
         let peer = PeerId(self.last_peer);
         self.by_peer.insert(peer, key);
-        Ok(Pair { policy, peer, wanted, loaded, stamps, unreadable: None })
+        Ok(Pair { policy, peer, wanted, loaded, stamps, unreadable: None, trouble: None })
     }
 
     /// Follows what changed in the rows or in the files that they name. Files that have changed and cannot be used do not

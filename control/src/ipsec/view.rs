@@ -27,8 +27,8 @@ pub struct View {
 impl Ipsec {
     /// Every protected tunnel, by name.
     pub fn views(&self) -> BTreeMap<String, View> {
-        self.visit(|key, pair, peer, blocked| {
-            let view = |tunnel: &String| (tunnel.clone(), view(tunnel, key, pair, peer, blocked));
+        self.visit(|_, pair, peer, blocked| {
+            let view = |tunnel: &String| (tunnel.clone(), view(tunnel, pair, peer, blocked));
             pair.wanted.tunnels.iter().map(view).collect::<Vec<_>>()
         })
         .into_iter()
@@ -66,7 +66,14 @@ impl Ipsec {
     }
 }
 
-fn view(tunnel: &str, key: &PairKey, pair: &Pair, peer: Option<&PeerStatus>, blocked: Option<&str>) -> View {
+/// What is wrong, the plainest cause first. Nothing is while there is an SA, but for files that cannot be read.
+fn trouble<'a>(pair: &'a Pair, peer: Option<&'a PeerStatus>, blocked: Option<&'a str>) -> Option<&'a str> {
+    let up = peer.is_some_and(|p| p.state == PeerState::Up);
+    let of_peer = || peer.and_then(|p| p.last_error.as_deref()).or(pair.trouble.as_deref());
+    blocked.filter(|_| !up).or(pair.unreadable.as_deref()).or_else(|| of_peer().filter(|_| !up))
+}
+
+fn view(tunnel: &str, pair: &Pair, peer: Option<&PeerStatus>, blocked: Option<&str>) -> View {
     let state = peer.map_or(PeerState::Down, |p| p.state);
     let up = state == PeerState::Up;
     let mut status = vec![("ipsec", state_word(state).to_owned())];
@@ -80,12 +87,8 @@ fn view(tunnel: &str, key: &PairKey, pair: &Pair, peer: Option<&PeerStatus>, blo
             status.push(("ipsec_encapsulation", if child.udp.is_some() { "udp" } else { "esp" }.to_owned()));
         }
     }
-    let ike = || {
-        let why = peer.filter(|_| !up)?.last_error.as_ref()?;
-        Some(format!("IPsec with {}: {why}", key.remote))
-    };
-    let error = blocked.filter(|_| !up).map(str::to_owned).or_else(|| pair.unreadable.clone()).or_else(ike);
-    View { up, status, error: error.map(|why| format!("{tunnel}: {why}")) }
+    let error = trouble(pair, peer, blocked).map(|why| format!("{tunnel}: {why}"));
+    View { up, status, error }
 }
 
 fn pair_text(
@@ -105,9 +108,7 @@ fn pair_text(
     if pair.wanted.protection.plaintext {
         line("Plaintext", "allowed while there is no SA");
     }
-    let peer_error = peer.and_then(|p| p.last_error.as_deref());
-    let error = blocked.or(pair.unreadable.as_deref()).or(peer_error).unwrap_or("none");
-    line("Last error", error);
+    line("Last error", trouble(pair, peer, blocked).unwrap_or("none"));
     if let Some(retry) = peer.and_then(|p| p.retry_in) {
         line("Next attempt", &format!("in {}", time(retry)));
     }
