@@ -1,6 +1,7 @@
 //! `underpass`: one binary, many names.
 
 use std::ffi::{CString, OsString};
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -40,7 +41,7 @@ fn run(cli: Cli, argv: &[OsString]) -> anyhow::Result<ExitCode> {
         Command::Attach(options) => attach(&options, cli.rundir),
         Command::Detach(options) => detach(options, cli.rundir),
         Command::Pki(command) => {
-            print!("{}", pki::run(&command)?);
+            std::io::stdout().write_all(pki::run(&command)?.as_bytes())?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Keys(options) => {

@@ -148,7 +148,11 @@ impl Host {
             )
         })?;
         let key = self.key()?;
-        let certificate = self.params(now)?.signed_by(&key, &issuer)?;
+        let mut params = self.params(now)?;
+        // it ends with the CA
+        let ca_ends = UNIX_EPOCH.checked_add(Duration::from_secs(ca_certificate.not_after()));
+        params.not_after = ca_ends.map_or(params.not_after, |ends| params.not_after.min(ends.into()));
+        let certificate = params.signed_by(&key, &issuer)?;
         let made = Certificate::from_der(certificate.der(), "the new certificate")?;
         ensure!(
             made.issuer() == ca_certificate.subject() && ca_certificate.is_ca(),

@@ -60,6 +60,11 @@ fn a_ca_and_two_hosts() {
     );
     assert!(said.contains(&command) && said.ends_with("options:remote_name=a.test\n"), "{said}");
     pki(dir, "host b.test --days 1").unwrap();
+    // no longer than the CA
+    pki(dir, "host d.test --days 65535").unwrap();
+    let last_day = |file: &str| load(dir, file, PeerCertificate::load).unwrap().certificate().last_day();
+    assert_eq!(last_day("d.test.pem"), last_day("ca.pem"));
+    assert!(last_day("b.test.pem") < last_day("ca.pem"));
 
     let authority = Arc::new(load(dir, "ca.pem", |ca| Authority::load(&[ca], &[])).unwrap());
     let wanting =

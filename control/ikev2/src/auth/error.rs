@@ -90,7 +90,7 @@ pub enum AuthError {
     CertificateWanted,
     /// A method, or an algorithm within it, that is not supported.
     #[error(
-        "the peer signs with {0}, which is not supported: RSA or ECDSA (P-256, P-384) with SHA-2, or Ed25519 is"
+        "the peer authenticates by {0}, which is not supported: RSA or ECDSA (P-256, P-384) with SHA-2, or Ed25519 is"
     )]
     UnsupportedSignature(String),
     /// None of the hashes that the peer takes will do.
@@ -116,7 +116,9 @@ pub enum AuthError {
     #[error("the peer sent {0} certificates, which is more than a chain needs")]
     TooManyCertificates(usize),
     /// A certificate other than the one pinned.
-    #[error("the peer presents {presented}, but options:remote_cert is {pinned}")]
+    #[error(
+        "the peer presents a certificate ({presented}) of another key than the one in options:remote_cert ({pinned}): copy its present one here"
+    )]
     NotPinned {
         /// Whose certificate came.
         presented: String,

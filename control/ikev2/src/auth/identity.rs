@@ -188,4 +188,23 @@ mod tests {
         assert!(key(b"a").matches(&key(b"a")) && !key(b"a").matches(&key(b"A")));
         assert!(!key(b"a.test").matches(&Identity::Fqdn("a.test".into())));
     }
+
+    proptest::proptest! {
+        /// What is taken in goes out as it came, is itself, and prints without anything that moves a terminal's cursor.
+        #[test]
+        fn whatever_comes(kind in 0u8..13, data in proptest::collection::vec(proptest::num::u8::ANY, 0..40)) {
+            if let Ok(id) = Identity::try_from(&wire_id(kind, &data)) {
+                assert_eq!(id.to_wire(), wire_id(kind, &data));
+                assert!(id.matches(&id));
+                assert!(!id.to_string().chars().any(char::is_control));
+            }
+        }
+
+        #[test]
+        fn whatever_is_typed(text in "[a-zA-Z0-9=,+@.: \\\\#;äß-]{0,30}") {
+            if let Ok(id) = text.parse::<Identity>() {
+                assert_eq!(Identity::try_from(&id.to_wire()), Ok(id));
+            }
+        }
+    }
 }

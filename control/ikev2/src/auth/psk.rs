@@ -1,6 +1,6 @@
 //! Pre-shared keys.
 
-use super::{AuthError, SignedOctets};
+use super::{AuthError, SignedOctets, scheme};
 use crate::crypto::Secret;
 use crate::wire;
 
@@ -25,8 +25,12 @@ impl Psk {
     }
 
     pub(super) fn verify(&self, auth: &wire::AuthData, octets: &SignedOctets) -> Result<(), AuthError> {
-        if auth.method != SHARED_KEY {
-            return Err(AuthError::PskWanted);
+        match auth.method {
+            SHARED_KEY => {}
+            scheme::RSA | scheme::ECDSA_P256 | scheme::ECDSA_P384 | scheme::DIGITAL_SIGNATURE => {
+                return Err(AuthError::PskWanted);
+            }
+            method => return Err(AuthError::UnsupportedSignature(format!("authentication method {method}"))),
         }
         if Secret::from(auth.data.as_slice()) != self.mac(octets) {
             return Err(AuthError::WrongPsk);

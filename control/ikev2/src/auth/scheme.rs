@@ -124,3 +124,111 @@ fn pss(parameters: AnyRef<'_>) -> der::Result<SignatureAlgorithm> {
     let known = HASHES.iter().find(|(oid, len, _)| *oid == hash.value.oid && *len == salt.value);
     known.map(|(_, _, algorithm)| *algorithm).ok_or_else(unusual)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use SignatureAlgorithm::*;
+
+    fn hex(text: &str) -> Vec<u8> {
+        let text: String = text.split_whitespace().collect();
+        (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
+    }
+
+    fn read(id: &str, key: KeyKind) -> Option<SignatureAlgorithm> {
+        let id = hex(id);
+        let auth = wire::AuthData { method: 14, data: [&[id.len() as u8], &id[..], b"signature"].concat() };
+        let (algorithms, signature) = decode(&auth, key).ok()?;
+        assert_eq!(signature, b"signature");
+        algorithms.first().copied()
+    }
+
+    /// RFC 7427, appendix A; RFC 8420, section 3.
+    #[test]
+    fn identifiers_of_the_rfcs() {
+        for (algorithm, id) in [
+            (RsaPkcs1Sha256, "300d 0609 2a864886f70d01010b 0500"),
+            (RsaPkcs1Sha384, "300d 0609 2a864886f70d01010c 0500"),
+            (RsaPkcs1Sha512, "300d 0609 2a864886f70d01010d 0500"),
+            (EcdsaP256Sha256, "300a 0608 2a8648ce3d040302"),
+            (EcdsaP384Sha384, "300a 0608 2a8648ce3d040303"),
+            (Ed25519, "3005 0603 2b6570"),
+        ] {
+            let id_len = hex(id).len() as u8;
+            assert_eq!(encode(algorithm, b"xy"), Some([&[id_len], &hex(id)[..], b"xy"].concat()));
+            assert_eq!(read(id, algorithm.key_kind()), Some(algorithm));
+        }
+        // ECDSA with the hash of the other curve
+        assert_eq!(read("300a 0608 2a8648ce3d040303", KeyKind::EcdsaP256), Some(EcdsaP256Sha384));
+        assert_eq!(read("300a 0608 2a8648ce3d040302", KeyKind::EcdsaP384), Some(EcdsaP384Sha256));
+        // an absent parameter for NULL
+        assert_eq!(read("300b 0609 2a864886f70d01010b", KeyKind::Rsa), Some(RsaPkcs1Sha256));
+    }
+
+    #[test]
+    fn identifiers_that_are_refused() {
+        for id in [
+            "",
+            "3000",
+            "300d 0609 2a864886f70d010105 0500",    // SHA-1
+            "300d 0609 2a864886f70d01010e 0500",    // SHA-224
+            "300d 0609 2a864886f70d010101 0500",    // no signature
+            "300c 0609 2a864886f70d01010b 05",      // cut short
+            "300e 0609 2a864886f70d01010b 0500 00", // too long
+            "300f 0609 2a864886f70d01010b 04020500",
+            "300d 0609 2a864886f70d01010a 3000", // PSS with SHA-1
+            "300b 0609 2a864886f70d01010a",      // PSS without parameters
+            "300a 0608 2a8648ce3d040304",        // ECDSA with SHA2-512
+            "300a 0608 2a8648ce3d040301",
+            "3005 0603 2b6571", // Ed448
+        ] {
+            assert_eq!(read(id, KeyKind::Rsa), None, "{id}");
+        }
+        for data in [&b""[..], b"\x01", b"\xff0"] {
+            let auth = wire::AuthData { method: 14, data: data.to_vec() };
+            assert!(decode(&auth, KeyKind::Rsa).is_err());
+        }
+    }
+
+    #[test]
+    fn parameters_of_pss() {
+        const SHA256: &str = "300d 0609 608648016503040201 0500";
+        const SHA256_SHORT: &str = "300b 0609 608648016503040201";
+        const SHA384: &str = "300d 0609 608648016503040202 0500";
+        const SHA1: &str = "3009 0605 2b0e03021a 0500";
+        const MGF1: &str = "0609 2a864886f70d010108";
+        let wrap = |tag: u8, inner: &[u8]| [&[tag, inner.len() as u8], inner].concat();
+        let pss = |hash: &str, mask: &str, mask_hash: &str, salt: &str, more: &str| {
+            let mask = wrap(0x30, &[hex(mask), hex(mask_hash)].concat());
+            let params = [wrap(0xa0, &hex(hash)), wrap(0xa1, &mask), hex(salt), hex(more)].concat();
+            let id = wrap(0x30, &[hex("0609 2a864886f70d01010a"), wrap(0x30, &params)].concat());
+            let text: String = id.iter().map(|b| format!("{b:02x}")).collect();
+            read(&text, KeyKind::Rsa)
+        };
+        const SALT: &str = "a203 0201 20";
+        assert_eq!(pss(SHA256, MGF1, SHA256, SALT, ""), Some(RsaPssSha256));
+        assert_eq!(pss(SHA256_SHORT, MGF1, SHA256, SALT, ""), Some(RsaPssSha256));
+        assert_eq!(pss(SHA256, MGF1, SHA256, SALT, "a303 0201 01"), Some(RsaPssSha256));
+        assert_eq!(pss(SHA384, MGF1, SHA384, "a203 0201 30", ""), Some(RsaPssSha384));
+        for (hash, mask, mask_hash, salt, more) in [
+            (SHA256, MGF1, SHA384, SALT, ""),
+            (SHA384, MGF1, SHA256, SALT, ""),
+            (SHA1, MGF1, SHA1, "a203 0201 14", ""),
+            (SHA256, MGF1, SHA256, "a203 0201 14", ""),
+            (SHA256, MGF1, SHA256, "a203 0201 21", ""),
+            (SHA256, "0609 2a864886f70d010109", SHA256, SALT, ""),
+            (SHA256, MGF1, "", SALT, ""),
+            (SHA256, MGF1, SHA256, "", ""),
+            (SHA256, MGF1, SHA256, SALT, "a303 0201 02"),
+            (SHA256, MGF1, SHA256, SALT, "a403 0201 01"),
+            (SHA256, MGF1, SHA256, SALT, "a303 0201 01 0500"),
+            (SHA256, MGF1, SHA256, "a303 0201 20", ""),
+        ] {
+            assert_eq!(
+                pss(hash, mask, mask_hash, salt, more),
+                None,
+                "{hash} {mask} {mask_hash} {salt} {more}"
+            );
+        }
+    }
+}

@@ -12,8 +12,8 @@ use super::{AuthError, Identity, SignedOctets, Trust, scheme};
 use crate::crypto::{self, SignatureAlgorithm};
 use crate::wire;
 
-/// More certificates than this no chain has.
-const MAX_CERTIFICATES: usize = 8;
+/// More certificates than this no chain has; and many that fit each other in every order make many chains to try.
+const MAX_CERTIFICATES: usize = 6;
 
 /// A peer that has proven who it is. Nothing but [`verify`] makes one.
 #[derive(Clone, Debug)]
