@@ -616,6 +616,22 @@ fn pinned_certificate() {
         "the peer presents a certificate (C=CH, O=test, CN=a.test) of another key than the one in options:remote_cert \
          (C=CH, O=test, CN=a.test): copy its present one here"
     );
+    // SHA-1, as method 1 has it by default
+    let rsa = own("rsa2048.pem");
+    let sha1 = wire::AuthData { method: 1, data: vec![7; 256] };
+    let old = verify(
+        &authority(&["ca.pem"], &[]),
+        &octets(),
+        &sha1,
+        &rsa.certificates(&requests()),
+        &id("a.test"),
+        NOW,
+    );
+    assert_eq!(
+        error(old),
+        "the RSA signature of C=CH, O=test, CN=a.test (method 1) is wrong or made with SHA-1, which is not accepted: let \
+         the peer use RFC 7427 signature authentication"
+    );
     // the right certificate, another key
     let auth = prove(&own("p384.pem"), &octets(), &ALL_HASHES).unwrap();
     assert!(matches!(

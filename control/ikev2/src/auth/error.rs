@@ -109,6 +109,15 @@ pub enum AuthError {
         /// Whose certificate.
         subject: String,
     },
+    /// The same by method 1, where SHA-1 is the likelier reason.
+    #[error(
+        "the RSA signature of {subject} (method 1) is wrong or made with SHA-1, which is not accepted: let the peer use \
+         RFC 7427 signature authentication"
+    )]
+    OldSignature {
+        /// Whose certificate.
+        subject: String,
+    },
     /// No CERT payload although we asked.
     #[error("the peer sent no certificate: check other_config:certificate and private_key there")]
     NoCertificate,

@@ -124,8 +124,10 @@ fn check_signature(
     let right = |algorithm: &SignatureAlgorithm| {
         crypto::verify(*algorithm, &certificate.spki, &octets.octets, signature).is_ok()
     };
-    let subject = || certificate.to_string();
-    candidates.into_iter().find(right).ok_or_else(|| AuthError::WrongSignature { subject: subject() })
+    candidates.into_iter().find(right).ok_or_else(|| match auth.method {
+        scheme::RSA => AuthError::OldSignature { subject: certificate.to_string() },
+        _ => AuthError::WrongSignature { subject: certificate.to_string() },
+    })
 }
 
 fn check_named(certificate: &Certificate, id: &Identity, common_name: CommonName) -> Result<(), AuthError> {
