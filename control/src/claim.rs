@@ -59,7 +59,7 @@ pub fn patiently<T, E>(mut attempt: impl FnMut() -> Result<T, E>, held: impl Fn(
 pub struct Pids {
     _vswitchd: PidFile,
     _ovsdb_server: PidFile,
-    _monitor_ipsec: PidFile,
+    _monitor_ipsec: Option<PidFile>,
     _extra: Option<PidFile>,
 }
 
@@ -72,10 +72,19 @@ impl Pids {
         };
         let vswitchd = create(rundir.pidfile(VSWITCHD))?;
         let ovsdb_server = create(rundir.pidfile(OVSDB_SERVER))?;
-        let monitor_ipsec = create(rundir.pidfile(MONITOR_IPSEC))?;
+        let monitor_ipsec = match create(rundir.pidfile(MONITOR_IPSEC)) {
+            Ok(pid) => Some(pid),
+            // The switch can do without, and what IPsec lacks then its tunnels say
+            Err(e @ pidfile::Error::Busy { .. }) => {
+                tracing::warn!("{e}; until then `ovs-appctl -t {MONITOR_IPSEC}` asks that process");
+                None
+            }
+            Err(e) => return Err(e.into()),
+        };
         remove_dead_sockets(rundir.path());
         // The same file under two names would lose its lock with the second descriptor.
-        let known = [vswitchd.path(), ovsdb_server.path(), monitor_ipsec.path()];
+        let ours = [Some(&vswitchd), Some(&ovsdb_server), monitor_ipsec.as_ref()];
+        let known: Vec<&Path> = ours.into_iter().flatten().map(PidFile::path).collect();
         let extra = match extra {
             Some(path) if !known.iter().any(|k| same_file(k, path)) => Some(create(path.into())?),
             _ => None,

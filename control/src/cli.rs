@@ -145,6 +145,9 @@ pub struct Up {
     /// The other hosts
     #[arg(long, value_name = "IP[,IP…]", required = true, value_delimiter = ',')]
     pub remote: Vec<IpAddr>,
+    /// Encrypt with the secret in FILE, the same on all hosts [default: plain GRE]
+    #[arg(long, value_name = "FILE")]
+    pub psk_file: Option<PathBuf>,
     /// GRE key, the same on all hosts [default: none]
     #[arg(long, value_name = "N")]
     pub key: Option<u32>,

@@ -29,7 +29,8 @@ pub struct Up {
 
 impl Up {
     /// Checks what can be checked before anything is touched.
-    pub fn new(options: cli::Up) -> anyhow::Result<Up> {
+    pub fn new(mut options: cli::Up) -> anyhow::Result<Up> {
+        options.psk_file = options.psk_file.map(std::path::absolute).transpose()?;
         ensure!(options.device != options.bridge, "--bridge must be another name than {}", options.device);
         for (i, remote) in options.remote.iter().enumerate() {
             ensure!(!options.remote.iter().take(i).any(|r| r == remote), "--remote names {remote} twice");
@@ -58,6 +59,9 @@ impl Up {
         for (name, remote) in self.tunnels() {
             let mut options = vec![json!(["remote_ip", remote.to_string()])];
             options.extend(self.options.key.map(|k| json!(["key", k.to_string()])));
+            options.extend(
+                self.options.psk_file.as_ref().map(|file| json!(["psk_file", file.display().to_string()])),
+            );
             add_port(&name, json!({ "type": "gre", "options": ["map", options] }));
         }
         let columns = json!({ "name": self.options.bridge, "ports": ["set", ports] });
@@ -81,7 +85,8 @@ impl Up {
         for port in snapshot.ports.iter().flatten() {
             let what = match &port.kind {
                 PortKind::Tunnel(tunnel) => format!(
-                    "GRE to {}; path MTU {}, so inner packets of up to {} bytes pass as they are",
+                    "GRE {}to {}; path MTU {}, so inner packets of up to {} bytes pass as they are",
+                    if tunnel.policy.is_some() { "in ESP " } else { "" },
                     tunnel.config.remote,
                     tunnel.path_mtu.load(std::sync::atomic::Ordering::Relaxed),
                     snapshot.max_frame(tunnel).saturating_sub(ETHERNET_HEADER)

@@ -16,6 +16,8 @@ pub mod pairs;
 mod peers;
 pub mod sas;
 mod sockets;
+#[cfg(test)]
+mod tests;
 pub mod view;
 
 use std::cell::RefCell;

@@ -67,7 +67,8 @@ pub fn ovsdb_server() -> Commands<Daemon> {
 
 /// Of `ovs-appctl -t ovs-monitor-ipsec`.
 pub fn monitor_ipsec() -> Commands<Daemon> {
-    Commands::new(common(MONITOR_IPSEC).into_iter().chain(ipsec::monitor_commands()))
+    let common = common(MONITOR_IPSEC).into_iter().filter(|command| command.name != "exit");
+    Commands::new(common.chain(ipsec::monitor_commands()))
 }
 
 /// What every target has.

@@ -19,7 +19,7 @@ pub fn commands() -> [Command<Daemon>; 4] {
 }
 
 /// Of `ovs-appctl -t ovs-monitor-ipsec`.
-pub fn monitor_commands() -> [Command<Daemon>; 5] {
+pub fn monitor_commands() -> [Command<Daemon>; 6] {
     [
         Command::new("tunnels/show", "", 0..=0, |d: &Daemon, _| Ok(d.ipsec.tunnels_show(d.db.borrow().db()))),
         Command::new("refresh", "", 0..=0, |d: &Daemon, _| {
@@ -29,6 +29,10 @@ pub fn monitor_commands() -> [Command<Daemon>; 5] {
             Ok(String::new())
         }),
         Command::new("ipsec/status", "", 0..=0, status),
+        // Open vSwitch's start scripts stop its IPsec daemon so, and mean to leave the switch running
+        Command::new("exit", "[--no-cleanup]", 0..=1, |_, _| {
+            Err("IPsec is part of the switch here; `ovs-appctl exit` ends both".into())
+        }),
         // There is nothing of ours in the kernel
         Command::new("xfrm/policies", "", 0..=0, |_, _| Ok("{}".into())),
         Command::new("xfrm/state", "", 0..=0, |_, _| Ok("{}".into())),
