@@ -5,7 +5,7 @@ pub(crate) mod peer;
 mod status;
 mod strangers;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -28,6 +28,8 @@ pub struct Endpoint {
     limits: Limits,
     numbers: Numbers,
     peers: BTreeMap<PeerId, Peer>,
+    /// When each peer is to be looked at again.
+    deadlines: BTreeSet<(Instant, PeerId)>,
     strangers: Strangers,
     out: VecDeque<Output>,
 }
@@ -50,24 +52,20 @@ impl Endpoint {
     /// With no peers: it answers nobody.
     pub fn new(mut rng: Box<dyn Rng + Send>, limits: Limits) -> Endpoint {
         let strangers = Strangers::new(&mut *rng);
-        let (numbers, peers, out) = (Numbers::default(), BTreeMap::new(), VecDeque::new());
-        Endpoint { rng, limits, numbers, peers, strangers, out }
+        let (numbers, peers, deadlines) = (Numbers::default(), BTreeMap::new(), BTreeSet::new());
+        Endpoint { rng, limits, numbers, peers, deadlines, strangers, out: VecDeque::new() }
     }
 
     /// A peer is new, or its configuration is. The same one again changes nothing. SAs that another one does not allow
     /// are deleted and made anew.
     pub fn configure(&mut self, now: Instant, peer: PeerId, config: PeerConfig) {
-        let cx = &mut cx!(self, now, 0);
-        let peer = self.peers.entry(peer).or_insert_with(|| Peer::new(peer, config.clone()));
-        peer.configure(cx, config);
+        self.peers.entry(peer).or_insert_with(|| Peer::new(peer, config.clone()));
+        self.with(now, 0, peer, |cx, peer| peer.configure(cx, config));
     }
 
     /// A peer is to be known no more. Its SAs are deleted, and it is told so.
     pub fn remove(&mut self, now: Instant, peer: PeerId) {
-        if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.leave(&mut cx!(self, now, 0), "the tunnel was removed");
-        }
-        self.sweep();
+        self.with(now, 0, peer, |cx, peer| peer.leave(cx, "the tunnel was removed"));
     }
 
     /// A datagram came, its non-ESP marker taken off. `unix_now` is in seconds since 1970, for the dates of certificates.
@@ -83,7 +81,6 @@ impl Endpoint {
             }
             Err(error) => tracing::debug!(remote = %path.remote, %error, "IKE message dropped"),
         }
-        self.sweep();
     }
 
     fn dispatch(&mut self, now: Instant, unix_now: u64, path: Path, datagram: &Datagram<'_>) {
@@ -102,16 +99,15 @@ impl Endpoint {
         let own = if header.initiator { &header.responder_spi } else { &header.initiator_spi };
         match cx.numbers.owner(own) {
             Some(Owner::Peer(id, session)) => {
-                let Some(peer) = self.peers.get_mut(&id) else { return };
-                if datagram.sealed.is_none() && header.exchange != Exchange::SaInit {
-                    return peer.hint(cx, session, path, datagram);
-                }
-                peer.receive(cx, session, path, datagram);
+                let in_clear = datagram.sealed.is_none() && header.exchange != Exchange::SaInit;
+                self.with(now, unix_now, id, |cx, peer| match in_clear {
+                    true => peer.hint(cx, session, path, datagram),
+                    false => peer.receive(cx, session, path, datagram),
+                });
             }
             Some(Owner::Stranger(session)) => {
-                let peer = self.strangers.receive(cx, &mut self.peers, session, path, datagram);
-                if let Some(peer) = peer.and_then(|id| self.peers.get_mut(&id)) {
-                    peer.settle(cx);
+                if let Some(peer) = self.strangers.receive(cx, &mut self.peers, session, path, datagram) {
+                    self.with(now, unix_now, peer, |cx, peer| peer.settle(cx));
                 }
             }
             None if !header.response => {
@@ -134,16 +130,16 @@ impl Endpoint {
 
     /// When to call [`Endpoint::handle_timeout`], unless something else changes that.
     pub fn timeout(&self) -> Option<Instant> {
-        self.peers.values().filter_map(Peer::timeout).chain(self.strangers.timeout()).min()
+        self.deadlines.first().map(|(at, _)| *at).into_iter().chain(self.strangers.timeout()).min()
     }
 
     /// It is `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.strangers.handle_timeout(now);
-        for peer in self.peers.values_mut().filter(|peer| peer.timeout().is_some_and(|at| at <= now)) {
-            peer.handle_timeout(&mut cx!(self, now, 0));
+        let due: Vec<_> = self.deadlines.iter().take_while(|(at, _)| *at <= now).map(|(_, id)| *id).collect();
+        for id in due {
+            self.with(now, 0, id, |cx, peer| peer.handle_timeout(cx));
         }
-        self.sweep();
     }
 
     /// What is to be done next; see [`Output`].
@@ -154,55 +150,49 @@ impl Endpoint {
     /// What has passed through a child SA, each second or so: limits by volume, signs of life and the first packet by a new
     /// SA show in it.
     pub fn traffic(&mut self, now: Instant, child: ChildId, traffic: ChildUse) {
-        let cx = &mut cx!(self, now, 0);
-        for peer in self.peers.values_mut() {
-            if peer.traffic(cx, child, traffic) {
-                break;
-            }
+        let owner = self.peers.values().find(|peer| peer.children.get(child).is_some()).map(|peer| peer.id);
+        if let Some(peer) = owner {
+            self.with(now, 0, peer, |cx, peer| peer.traffic(cx, child, traffic));
         }
     }
 
     /// An ESP packet came that no SA is known for. Its sender is asked for a sign of life in IKE, now and then.
     pub fn unknown_spi(&mut self, now: Instant, remote: IpAddr, _spi: u32) {
-        let cx = &mut cx!(self, now, 0);
-        for peer in self.peers.values_mut().filter(|peer| peer.config.remote == remote) {
-            peer.ask(cx);
+        let there = self.peers.values().filter(|peer| peer.config.remote == remote);
+        for id in there.map(|peer| peer.id).collect::<Vec<_>>() {
+            self.with(now, 0, id, |cx, peer| peer.ask(cx));
         }
     }
 
     /// Rekeys the child SA that is sent by.
     pub fn rekey_child(&mut self, now: Instant, peer: PeerId) {
-        let cx = &mut cx!(self, now, 0);
-        let Some(peer) = self.peers.get_mut(&peer) else { return };
-        if let Some((child, ike)) = peer.children.current() {
-            peer.command(cx, ike, Task::RekeyChild(child));
-        }
+        self.with(now, 0, peer, |cx, peer| {
+            if let Some((child, ike)) = peer.children.current() {
+                peer.command(cx, ike, Task::RekeyChild(child));
+            }
+        });
     }
 
     /// Rekeys the IKE SA.
     pub fn rekey_ike(&mut self, now: Instant, peer: PeerId) {
-        let cx = &mut cx!(self, now, 0);
-        let Some(peer) = self.peers.get_mut(&peer) else { return };
-        if let Some(newest) = peer.open().last().map(|sa| sa.id) {
-            peer.command(cx, newest, Task::RekeyIke);
-        }
+        self.with(now, 0, peer, |cx, peer| {
+            if let Some(newest) = peer.open().last().map(|sa| sa.id) {
+                peer.command(cx, newest, Task::RekeyIke);
+            }
+        });
     }
 
     /// Makes a new IKE SA, with new proofs of identity, and deletes the old one when it stands.
     pub fn reauthenticate(&mut self, now: Instant, peer: PeerId) {
-        let cx = &mut cx!(self, now, 0);
-        let Some(peer) = self.peers.get_mut(&peer).filter(|peer| !peer.leaving) else { return };
-        let old = peer.open().last().map(|sa| sa.id);
-        if old.is_some() || !peer.is_trying() {
-            peer.start(cx, old);
-        }
+        self.with(now, 0, peer, |cx, peer| match peer.open().last().map(|sa| sa.id) {
+            Some(old) => peer.start_over(cx, old),
+            None => peer.initiate(cx),
+        });
     }
 
     /// Tries now, without waiting for the next attempt's time: there is reason to hope.
     pub fn initiate(&mut self, now: Instant, peer: PeerId) {
-        if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.initiate(&mut cx!(self, now, 0));
-        }
+        self.with(now, 0, peer, |cx, peer| peer.initiate(cx));
     }
 
     /// Deletes everything and says so to everybody, once: nobody waits for the answers.
@@ -210,6 +200,7 @@ impl Endpoint {
         for peer in std::mem::take(&mut self.peers).into_values() {
             peer.farewell(&mut cx!(self, now, 0));
         }
+        self.deadlines.clear();
         self.strangers = Strangers::new(&mut *self.rng);
     }
 
@@ -223,9 +214,19 @@ impl Endpoint {
         self.peers.values().flat_map(Peer::secrets).collect()
     }
 
-    /// Peers that were to go are gone once their IKE SAs are.
-    fn sweep(&mut self) {
-        self.peers.retain(|_, peer| !(peer.leaving && peer.sessions.is_empty()));
+    /// Has a peer do something. One that was to go is gone once its IKE SAs are.
+    fn with(&mut self, now: Instant, unix_now: u64, id: PeerId, what: impl FnOnce(&mut Cx<'_>, &mut Peer)) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        what(&mut cx!(self, now, unix_now), peer);
+        let gone = peer.leaving && peer.sessions.is_empty();
+        let deadline = if gone { None } else { peer.timeout() };
+        if let Some(before) = std::mem::replace(&mut peer.deadline, deadline) {
+            self.deadlines.remove(&(before, id));
+        }
+        self.deadlines.extend(deadline.map(|at| (at, id)));
+        if gone {
+            self.peers.remove(&id);
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::auth::Identity;
 use crate::config::{Lifetimes, Path, PeerConfig, PeerId};
 use crate::output::{ChildId, ChildUse, Event};
 use crate::sa::auth::Auth;
-use crate::sa::children::Children;
+use crate::sa::children::{Children, Flow};
 use crate::sa::established::{IkeSa, Task};
 use crate::sa::init::Init;
 use crate::sa::{Cx, SessionId, delete};
@@ -31,10 +31,14 @@ pub(crate) struct Peer {
     pub trouble: Option<String>,
     /// It is to be known no more once its IKE SAs are deleted.
     pub leaving: bool,
+    /// When the endpoint has planned to look at it again.
+    pub deadline: Option<Instant>,
     next_attempt: Option<Instant>,
     /// Attempts since the last success.
     failures: u32,
     up_since: Option<Instant>,
+    /// The peer may be about to begin itself.
+    gives_way: bool,
 }
 
 /// Whether SAs made under one configuration may live on under another.
@@ -70,9 +74,11 @@ impl Peer {
             children: Children::new(id),
             trouble: None,
             leaving: false,
+            deadline: None,
             next_attempt: None,
             failures: 0,
             up_since: None,
+            gives_way: false,
         }
     }
 
@@ -150,7 +156,7 @@ impl Peer {
 
     /// The peer has deleted what there was. It may be about to make it anew itself, so it is given a moment.
     pub fn give_way(&mut self) {
-        self.failures = self.failures.max(1);
+        self.gives_way = true;
     }
 
     /// Whether an IKE SA with the peer stands.
@@ -183,6 +189,7 @@ impl Peer {
     /// Makes what is missing: an IKE SA, or a child SA in the one that stands.
     pub fn attempt(&mut self, cx: &mut Cx<'_>) {
         self.next_attempt = None;
+        self.gives_way = false;
         self.failures = self.failures.saturating_add(1);
         match self.open().last().map(|sa| (sa.id, sa.barren)) {
             Some((id, false)) => self.command(cx, id, Task::CreateChild),
@@ -282,15 +289,18 @@ impl Peer {
         }
     }
 
-    /// What the datapath has counted of a child SA. False if it is none of this peer's.
-    pub fn traffic(&mut self, cx: &mut Cx<'_>, child: ChildId, traffic: ChildUse) -> bool {
-        let Some(ike) = self.children.get_mut(child).map(|child| child.ike) else { return false };
-        if self.children.traffic(cx, child, traffic)
-            && let Some(Session::Established(sa)) = self.sessions.get_mut(&ike)
-        {
-            sa.liveness.heard(cx.now);
+    /// What the datapath has counted of a child SA.
+    pub fn traffic(&mut self, cx: &mut Cx<'_>, child: ChildId, traffic: ChildUse) {
+        let Some(ike) = self.children.get(child).map(|child| child.ike) else { return };
+        let Flow { sent, received } = self.children.traffic(cx, child, traffic);
+        let config = self.config.clone();
+        if let Some(Session::Established(sa)) = self.sessions.get_mut(&ike) {
+            if received {
+                sa.liveness.heard(cx.now);
+            } else if sent && sa.is_open() && sa.liveness.unanswered(cx.now, &sa.channel, &config) {
+                self.command(cx, ike, Task::Liveness);
+            }
         }
-        true
     }
 
     /// When [`Peer::handle_timeout`] has something to do.
@@ -321,6 +331,7 @@ impl Peer {
     pub fn settle(&mut self, cx: &mut Cx<'_>) {
         if self.children.is_up() {
             self.next_attempt = None;
+            self.gives_way = false;
             if self.up_since.is_none() {
                 self.up_since = Some(cx.now);
                 self.trouble = None;
@@ -337,6 +348,7 @@ impl Peer {
             return;
         }
         let delay = match self.failures {
+            0 if self.gives_way => FIRST_DELAY,
             0 => Duration::ZERO,
             n => LONGEST_DELAY.min(FIRST_DELAY * 2u32.saturating_pow(n - 1)),
         };

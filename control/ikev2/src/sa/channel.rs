@@ -223,6 +223,11 @@ impl Channel {
         self.pending.is_some()
     }
 
+    /// How often the request under way was sent.
+    pub fn sent(&self) -> u32 {
+        self.pending.as_ref().map_or(0, |pending| pending.retry.sent())
+    }
+
     /// Stops waiting for the answer to the request that is under way. No other may follow: the peer would take it for the
     /// same one.
     pub fn abandon(&mut self) {

@@ -54,6 +54,13 @@ pub(crate) struct ChildSa {
     remove_at: Option<Instant>,
 }
 
+/// Whether packets have passed a child SA.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Flow {
+    pub sent: bool,
+    pub received: bool,
+}
+
 /// A child SA as both ends have agreed upon.
 #[derive(Debug)]
 pub(crate) struct NewChild {
@@ -189,11 +196,12 @@ impl Children {
         }
     }
 
-    /// What the datapath has counted. True if the peer was heard of by it.
-    pub fn traffic(&mut self, cx: &mut Cx<'_>, id: ChildId, traffic: ChildUse) -> bool {
+    /// What the datapath has counted, and so what has passed since it was asked last.
+    pub fn traffic(&mut self, cx: &mut Cx<'_>, id: ChildId, traffic: ChildUse) -> Flow {
         let current = self.current;
-        let Some(child) = self.get_mut(id) else { return false };
-        let heard = traffic.inbound_packets > child.traffic.inbound_packets;
+        let Some(child) = self.get_mut(id) else { return Flow::default() };
+        let received = traffic.inbound_packets > child.traffic.inbound_packets;
+        let sent = traffic.outbound_packets > child.traffic.outbound_packets;
         child.traffic = traffic;
         let over = |count: fn(&ChildUse) -> [u64; 2], limit| count(&traffic).into_iter().any(|n| n >= limit);
         if over(|t| [t.inbound_packets, t.outbound_packets], child.soft_packets)
@@ -204,10 +212,10 @@ impl Children {
             (child.soft_packets, child.soft_bytes) = (u64::MAX, u64::MAX);
         }
         // The peer sends by it, so it is ready to receive
-        if heard && child.is_alive() && child.switch_at.is_some() && current != Some(id) {
+        if received && child.is_alive() && child.switch_at.is_some() && current != Some(id) {
             self.use_outbound(cx, id);
         }
-        heard
+        Flow { sent, received }
     }
 
     /// When [`Children::handle_timeout`] has something to do.
@@ -233,6 +241,11 @@ impl Children {
     }
 
     /// By its name.
+    pub fn get(&self, id: ChildId) -> Option<&ChildSa> {
+        self.list.iter().find(|child| child.id == id)
+    }
+
+    /// By its name, to be changed.
     pub fn get_mut(&mut self, id: ChildId) -> Option<&mut ChildSa> {
         self.list.iter_mut().find(|child| child.id == id)
     }

@@ -254,6 +254,7 @@ impl IkeSa {
             Some(Underway::DeleteIke) => return false,
             Some(Underway::Liveness) | None => {}
         }
+        self.liveness.heard(cx.now);
         true
     }
 
@@ -357,6 +358,9 @@ impl IkeSa {
             // put off for good unless it fails
             self.rekey_at = self.expires_at;
             self.queue(Task::RekeyIke);
+        }
+        if peer.config.initiate && self.liveness.suspects(cx.now, &self.channel) {
+            peer.start_over(cx, self.id);
         }
         if self.liveness.due(cx, self.nat, &self.channel, &peer.config) {
             self.queue(Task::Liveness);

@@ -11,6 +11,10 @@ use crate::output::Output;
 
 /// How long a NAT is trusted to remember us.
 const KEEPALIVE: Duration = Duration::from_secs(20);
+/// So long may we send and receive nothing before we ask, if that is shorter than what is configured.
+const UNANSWERED: Duration = Duration::from_secs(5);
+/// After so many requests, some 2.5 s, a peer that knows nothing of us any more is met anew.
+const SUSPICION: u32 = 4;
 /// What comes from anybody makes us do something no more often than this.
 const HINTS: Duration = Duration::from_secs(5);
 
@@ -24,17 +28,33 @@ pub(crate) struct Liveness {
     /// When somebody said in the clear that it does not know us.
     doubted: Option<Instant>,
     keepalive_at: Instant,
+    /// A new IKE SA has been tried for this silence.
+    suspicious: bool,
 }
 
 impl Liveness {
     /// All is well.
     pub fn new(now: Instant) -> Liveness {
-        Liveness { heard: now, asked: None, doubted: None, keepalive_at: now + KEEPALIVE }
+        Liveness { heard: now, asked: None, doubted: None, keepalive_at: now + KEEPALIVE, suspicious: false }
     }
 
     /// An authentic ESP packet came.
     pub fn heard(&mut self, now: Instant) {
         self.heard = now;
+        self.suspicious = false;
+    }
+
+    /// True if the peer should be asked, as we send to it and nothing comes back.
+    pub fn unanswered(&mut self, now: Instant, channel: &Channel, config: &PeerConfig) -> bool {
+        let patience = UNANSWERED.min(config.liveness);
+        !patience.is_zero() && now >= self.silent_since(channel) + patience && self.ask(now)
+    }
+
+    /// True if the peer, silent otherwise, has left so much unanswered that it may have lost all. If it has, a new IKE SA
+    /// gets through where requests by the old one do not; if not, no harm is done.
+    pub fn suspects(&mut self, now: Instant, channel: &Channel) -> bool {
+        let suspects = channel.sent() >= SUSPICION && now >= self.silent_since(channel) + UNANSWERED;
+        suspects && !std::mem::replace(&mut self.suspicious, true)
     }
 
     /// Since when the peer has been silent.

@@ -13,8 +13,8 @@ use ikev2::crypto::{Protector, Rng};
 use ikev2::proposal::{EspOffer, IkeOffer};
 use ikev2::wire::{self, Exchange, Payload};
 use ikev2::{
-    Child, ChildId, Encapsulation, Endpoint, Event, IkeState, Lifetimes, Limits, Output, Path, PeerConfig,
-    PeerId, PeerStatus,
+    Child, ChildId, ChildUse, Encapsulation, Endpoint, Event, IkeState, Lifetimes, Limits, Output, Path,
+    PeerConfig, PeerId, PeerStatus,
 };
 
 pub const UNIX_NOW: u64 = 1_800_000_000;
@@ -137,6 +137,8 @@ pub struct Pair {
     pub nat: Option<SocketAddr>,
     /// Nothing that this host sends arrives.
     pub mute: [bool; 2],
+    /// Errors in the clear do not arrive.
+    pub silent: bool,
     /// So many of all messages are lost.
     pub loss: f64,
     chance: TestRng,
@@ -200,6 +202,7 @@ impl Pair {
             wire: VecDeque::new(),
             nat: None,
             mute: [false; 2],
+            silent: false,
             loss: 0.0,
             chance: TestRng::new(seed.wrapping_mul(77)),
             lost: 0,
@@ -275,35 +278,33 @@ impl Pair {
         }
     }
 
-    /// Tells both what has passed: a packet each way.
+    /// Tells both what has passed by the SAs that they send by now: as many packets each way in all.
     pub fn traffic(&mut self, packets: u64) {
+        let mut uses: [BTreeMap<ChildId, ChildUse>; 2] = Default::default();
         for from in [A, B] {
             let Some(sa) = self.hosts[from].sending() else { continue };
             let (id, spi) = (sa.id, sa.outbound.spi);
-            let sent = ikev2::ChildUse {
-                outbound_packets: packets,
-                outbound_bytes: 100 * packets,
-                ..Default::default()
-            };
-            self.with(from, |endpoint, now| endpoint.traffic(now, id, sent));
-            let to = self.hosts[1 - from]
-                .installed
-                .values()
-                .find(|other| other.inbound.spi == spi)
-                .map(|other| other.id);
+            let sent = uses[from].entry(id).or_default();
+            (sent.outbound_packets, sent.outbound_bytes) = (packets, 100 * packets);
+            let to = self.hosts[1 - from].installed.values().find(|other| other.inbound.spi == spi);
             if let Some(to) = to {
-                let got = ikev2::ChildUse {
-                    inbound_packets: packets,
-                    inbound_bytes: 100 * packets,
-                    ..Default::default()
-                };
-                self.with(1 - from, |endpoint, now| endpoint.traffic(now, to, got));
+                let got = uses[1 - from].entry(to.id).or_default();
+                (got.inbound_packets, got.inbound_bytes) = (packets, 100 * packets);
+            }
+        }
+        for (host, uses) in uses.into_iter().enumerate() {
+            for (id, traffic) in uses {
+                self.with(host, |endpoint, now| endpoint.traffic(now, id, traffic));
             }
         }
     }
 
     /// Delivers one message.
     pub fn deliver(&mut self, message: Message) {
+        let clear = wire::parse(&message.datagram).is_ok_and(|d| d.sealed.is_none());
+        if self.silent && clear && message.exchange() != Exchange::SaInit {
+            return;
+        }
         if self.mute[message.from] || self.chance() < self.loss {
             return;
         }
