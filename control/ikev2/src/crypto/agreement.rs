@@ -58,10 +58,7 @@ impl KeyPair {
     /// the secret is x alone (RFC 5903, section 7), and g^ir has the length of the modulus (RFC 7296, section 2.14).
     pub fn agree(self, peer: &[u8]) -> Result<Secret, CryptoError> {
         let group = self.group;
-        let want = group.public_len();
-        if peer.len() != want {
-            return Err(CryptoError::PublicLength { group, got: peer.len(), want });
-        }
+        group.check_public(peer)?;
         let invalid = CryptoError::PublicValue(group);
         match (self.private, curve(group)) {
             (Private::Curve(private), Some(algorithm)) => {
@@ -92,6 +89,19 @@ impl Group {
             Group::Ecp256 => 64,
             Group::Ecp384 => 96,
             Group::Curve25519 => 32,
+        }
+    }
+
+    /// That `peer` can be the public value of somebody, as far as can be told without an exponentiation: its length, and
+    /// for MODP groups that it is none of 0, 1, p - 1 and above. What is refused here costs a flooded host nothing.
+    pub fn check_public(self, peer: &[u8]) -> Result<(), CryptoError> {
+        let want = self.public_len();
+        if peer.len() != want {
+            return Err(CryptoError::PublicLength { group: self, got: peer.len(), want });
+        }
+        match curve(self).is_some() || modp::is_public(self, peer) {
+            true => Ok(()),
+            false => Err(CryptoError::PublicValue(self)),
         }
     }
 }
@@ -169,12 +179,11 @@ mod tests {
             let uncompressed = [&[UNCOMPRESSED], &public[..]].concat();
             let compressed = [&[2], &public[..want / 2]].concat();
             for peer in [&[][..], &public[1..], &public[..want - 1], &longer, &uncompressed, &compressed] {
-                assert_eq!(
-                    pair(group).agree(peer),
-                    Err(CryptoError::PublicLength { group, got: peer.len(), want }),
-                    "{group}"
-                );
+                let refused = CryptoError::PublicLength { group, got: peer.len(), want };
+                assert_eq!(pair(group).agree(peer), Err(refused.clone()), "{group}");
+                assert_eq!(group.check_public(peer), Err(refused), "{group}");
             }
+            assert_eq!(group.check_public(&public), Ok(()), "{group}");
         }
     }
 

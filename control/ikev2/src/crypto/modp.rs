@@ -30,6 +30,16 @@ pub fn agree(group: Group, exponent: &Exponent, peer: &[u8]) -> Option<Secret> {
     power(group, peer, exponent)
 }
 
+/// Whether `peer` is as long as the modulus, and between 1 and p - 1 without these two. False if `group` is no MODP group.
+pub fn is_public(group: Group, peer: &[u8]) -> bool {
+    match group {
+        Group::Modp2048 => base(&MODP_2048, peer).is_some(),
+        Group::Modp3072 => base(&MODP_3072, peer).is_some(),
+        Group::Modp4096 => base(&MODP_4096, peer).is_some(),
+        Group::Ecp256 | Group::Ecp384 | Group::Curve25519 => false,
+    }
+}
+
 /// Bits of a private value: RFC 3526, section 8, in its higher estimate of what the modulus is worth, rounded up to
 /// whole words.
 fn exponent_bits(group: Group) -> Option<u32> {
@@ -61,19 +71,22 @@ fn power(group: Group, base: &[u8], exponent: &Exponent) -> Option<Secret> {
     }
 }
 
+/// A number of the group, with neither of those whose powers are few.
+fn base<const LIMBS: usize>(params: &FixedMontyParams<LIMBS>, octets: &[u8]) -> Option<Uint<LIMBS>> {
+    if octets.len() != Uint::<LIMBS>::BYTES {
+        return None;
+    }
+    let base = Uint::from_be_slice(octets);
+    let last = params.modulus().as_ref().wrapping_sub(&Uint::ONE);
+    (base > Uint::ONE && base < last).then_some(base)
+}
+
 fn power_modulo<const LIMBS: usize>(
     params: &FixedMontyParams<LIMBS>,
-    base: &[u8],
+    octets: &[u8],
     exponent: &Exponent,
 ) -> Option<Secret> {
-    if base.len() != Uint::<LIMBS>::BYTES {
-        return None;
-    }
-    let base = Uint::from_be_slice(base);
-    let last = params.modulus().as_ref().wrapping_sub(&Uint::ONE);
-    if base <= Uint::ONE || base >= last {
-        return None;
-    }
+    let base = base(params, octets)?;
     let power =
         Zeroizing::new(FixedMontyForm::new(&base, params).pow_bounded_exp(&*exponent.value, exponent.bits));
     let power = Zeroizing::new(power.retrieve());
@@ -129,7 +142,7 @@ const P4096: Odd<U4096> = Odd::<U4096>::from_be_hex(
 mod tests {
     use crypto_bigint::{Limb, NonZero, U4224};
 
-    use super::super::hex;
+    use super::super::{CryptoError, hex};
     use super::*;
 
     /// Says the same 64 octets over and over.
@@ -195,10 +208,16 @@ mod tests {
             let max = vec![0xff; len];
             for refused in [small(0), small(1), modulus_less(1), modulus_less(0), above, max] {
                 assert!(agree(group, &exponent, &refused).is_none(), "{group} {refused:x?}");
+                assert_eq!(
+                    group.check_public(&refused),
+                    Err(CryptoError::PublicValue(group)),
+                    "{refused:x?}"
+                );
             }
             for accepted in [small(2), modulus_less(2), public.clone()] {
                 let shared = agree(group, &exponent, &accepted).unwrap();
                 assert_eq!(shared.len(), len, "{group}");
+                assert_eq!(group.check_public(&accepted), Ok(()), "{group}");
             }
             for wrong in [&public[1..], &[&[0], &public[..]].concat(), &[]] {
                 assert!(agree(group, &exponent, wrong).is_none(), "{group}");
