@@ -27,6 +27,8 @@ impl Ipsec {
         let mut buffer = vec![0; LONGEST];
         loop {
             self.carry_out().await;
+            // Whoever floods us must not keep the rest of the process waiting
+            tokio::task::yield_now().await;
             let [v4, v6] = self.sockets.borrow().open();
             let due = self.peers.borrow().engine.timeout();
             tokio::select! {

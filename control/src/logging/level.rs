@@ -88,11 +88,13 @@ impl Destination {
     }
 }
 
-/// Which code speaks under which vlog module: the first prefix that fits. The names are those that the same work has
-/// in Open vSwitch, so that known `vlog/set` commands go on working.
+/// Which code speaks under which vlog module: the first prefix that fits. Where the same work is one of Open vSwitch's
+/// modules the name is that one's, so that known `vlog/set` commands go on working.
 const TARGETS: &[(&str, &str)] = &[
     ("control::reconcile", "bridge"),
     ("control::status", "bridge"),
+    ("control::ipsec", "ipsec"),
+    ("ikev2", "ipsec"),
     ("control::attach", "attach"),
     ("control::devices", "netdev_linux"),
     ("control::db_server", "jsonrpc"),
@@ -106,10 +108,11 @@ const TARGETS: &[(&str, &str)] = &[
 ];
 
 /// Every module, sorted by name.
-pub const MODULES: [&str; 10] = [
+pub const MODULES: [&str; 11] = [
     "attach",
     "bridge",
     "dpif",
+    "ipsec",
     "jsonrpc",
     "library",
     "netdev_linux",
