@@ -113,17 +113,17 @@ impl Ipsec {
             Event::Moved(id, ports) => sas.moved(policy, id, ports),
             Event::Up => {
                 tracing::info!("{}: protected", pair.wanted.name());
-                pair.trouble = None;
+                pair.clear_trouble();
             }
             Event::Down(why) => {
                 tracing::warn!("{}: not protected any more, nothing passes: {why}", pair.wanted.name());
-                pair.trouble = Some(why);
+                pair.set_down(why, Instant::now());
             }
-            // Each attempt fails for the same reason: once is enough
-            Event::Trouble(why) if pair.trouble.as_ref() == Some(&why) => {}
             Event::Trouble(why) => {
-                tracing::warn!("{}: {why}", pair.wanted.name());
-                pair.trouble = Some(why);
+                if pair.set_trouble(why, Instant::now()) {
+                    let why = pair.trouble().unwrap_or_default();
+                    tracing::warn!("{}: {why}", pair.wanted.name());
+                }
             }
         }
         self.news.notify_one();

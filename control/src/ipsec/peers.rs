@@ -16,6 +16,8 @@ use crate::reconcile::protection::{self, Protection};
 
 /// Silence after which a peer is asked whether it lives, unless a row says otherwise.
 const LIVENESS: Duration = Duration::from_secs(10);
+/// How long a text why there is no SA stands before another takes its place.
+const STANDS: Duration = Duration::from_secs(5);
 
 /// All of them, and the engine.
 pub struct Peers {
@@ -45,8 +47,38 @@ pub struct Pair {
     stamps: Stamps,
     /// Why they cannot be used as they are now; what they held before still is.
     pub unreadable: Option<String>,
-    /// What the engine said last of why there is no SA.
-    pub trouble: Option<String>,
+    /// Why there is no SA, as the engine said, and until when that text stands.
+    trouble: Option<(String, Instant)>,
+}
+
+impl Pair {
+    /// Why there is no SA.
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_ref().map(|(why, _)| why.as_str())
+    }
+
+    /// The engine says why there is no SA. True: that is news. Both ends fail in turns, and a stranger may add to it: a text
+    /// that is new stands for a while, for each of them is written to the database.
+    pub fn set_trouble(&mut self, why: String, now: Instant) -> bool {
+        let news = match &self.trouble {
+            None => true,
+            Some((standing, until)) => *standing != why && now >= *until,
+        };
+        if news {
+            self.trouble = Some((why, now + STANDS));
+        }
+        news
+    }
+
+    /// There is no SA any more. Why the next attempt fails says more.
+    pub fn set_down(&mut self, why: String, now: Instant) {
+        self.trouble = Some((why, now));
+    }
+
+    /// There is an SA.
+    pub fn clear_trouble(&mut self) {
+        self.trouble = None;
+    }
 }
 
 impl Default for Peers {
@@ -137,7 +169,10 @@ impl Peers {
         let same_rows = pair.wanted.protection == wanted.protection;
         if !same_rows || pair.stamps != stamps {
             match self.credentials.load(&wanted.protection) {
-                Ok(loaded) => (pair.loaded, pair.unreadable) = (loaded, None),
+                Ok(loaded) => {
+                    (pair.loaded, pair.unreadable) = (loaded, None);
+                    pair.clear_trouble();
+                }
                 Err(why) if same_rows => {
                     tracing::warn!("{}: {why}; going on with what it held before", wanted.name());
                     pair.unreadable = Some(why);
@@ -184,5 +219,79 @@ fn config(key: PairKey, pair: &Pair) -> PeerConfig {
         },
         liveness: liveness.unwrap_or(LIVENESS),
         initiate: true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reconcile::protection::{Auth, Encapsulation};
+    use crate::secret::SecretText;
+
+    fn key(last: u8) -> PairKey {
+        PairKey { local: Some([192, 0, 2, 9].into()), remote: [192, 0, 2, last].into() }
+    }
+
+    fn wanted(tunnels: &[&str], auth: Auth) -> WantedPair {
+        let protection = Protection {
+            auth,
+            encapsulation: Encapsulation::Auto,
+            plaintext: false,
+            ike_lifetime: None,
+            esp_lifetime: None,
+            liveness: None,
+            local_id: None,
+            remote_id: None,
+        };
+        WantedPair { protection, tunnels: tunnels.iter().map(|t| (*t).to_owned()).collect() }
+    }
+
+    fn psk(text: &str) -> Auth {
+        Auth::Psk(SecretText::new(text))
+    }
+
+    #[test]
+    fn policies_follow_what_is_wanted_and_none_changes_hands_in_a_round() {
+        let (mut peers, mut sas, now) = (Peers::default(), Sas::default(), Instant::now());
+        let mut follow = |wanted: Vec<(PairKey, WantedPair)>| {
+            let (plan, changed) = peers.follow(wanted.into_iter().collect(), &mut sas, now);
+            let there = plan.values().flatten().all(|policy| sas.pair(*policy).is_some());
+            assert!(there, "a policy is there before who refers to it");
+            (plan, changed)
+        };
+        let (first, changed) = follow(vec![(key(1), wanted(&["gre0", "gre1"], psk("x")))]);
+        assert!(changed);
+        assert_eq!(first["gre0"], first["gre1"]);
+        let (again, changed) = follow(vec![(key(1), wanted(&["gre0", "gre1"], psk("x")))]);
+        assert_eq!((&again, changed), (&first, false));
+        let (other, changed) = follow(vec![(key(1), wanted(&["gre1"], psk("y")))]);
+        assert_eq!((other["gre1"].clone(), changed), (first["gre1"].clone(), true), "it has another name");
+        let (moved, changed) = follow(vec![(key(2), wanted(&["gre1"], psk("y")))]);
+        assert!(changed);
+        assert_ne!(moved["gre1"], other["gre1"]);
+
+        // what was fine is so no longer
+        let absent = Auth::PskFile("/nonexistent/psk".into());
+        let (refused, changed) = follow(vec![(key(2), wanted(&["gre1"], absent))]);
+        let why = "gre1: cannot read /nonexistent/psk: No such file or directory";
+        assert_eq!((refused["gre1"].clone(), changed), (Err(why.to_owned()), true));
+        assert!(peers.pairs.is_empty() && sas.children().next().is_none());
+        assert_eq!(peers.families(), [false, false]);
+    }
+
+    #[test]
+    fn what_fails_in_turns_is_not_written_in_turns() {
+        let mut peers = Peers::default();
+        let mut pair = peers.establish(key(1), wanted(&["gre0"], psk("x"))).unwrap();
+        let now = Instant::now();
+        assert!(pair.set_trouble("one".into(), now));
+        assert!(!pair.set_trouble("two".into(), now + STANDS / 2));
+        assert!(!pair.set_trouble("one".into(), now + STANDS));
+        assert!(pair.set_trouble("two".into(), now + STANDS));
+        assert_eq!(pair.trouble(), Some("two"));
+        pair.clear_trouble();
+        pair.set_down("down".into(), now + STANDS);
+        assert_eq!(pair.trouble(), Some("down"));
+        assert!(pair.set_trouble("one".into(), now + STANDS));
     }
 }

@@ -69,8 +69,7 @@ impl Ipsec {
 /// What is wrong, the plainest cause first. Nothing is while there is an SA, but for files that cannot be read.
 fn trouble<'a>(pair: &'a Pair, peer: Option<&'a PeerStatus>, blocked: Option<&'a str>) -> Option<&'a str> {
     let up = peer.is_some_and(|p| p.state == PeerState::Up);
-    let of_peer = || peer.and_then(|p| p.last_error.as_deref()).or(pair.trouble.as_deref());
-    blocked.filter(|_| !up).or(pair.unreadable.as_deref()).or_else(|| of_peer().filter(|_| !up))
+    blocked.filter(|_| !up).or(pair.unreadable.as_deref()).or_else(|| pair.trouble().filter(|_| !up))
 }
 
 fn view(tunnel: &str, pair: &Pair, peer: Option<&PeerStatus>, blocked: Option<&str>) -> View {
@@ -108,7 +107,8 @@ fn pair_text(
     if pair.wanted.protection.plaintext {
         line("Plaintext", "allowed while there is no SA");
     }
-    line("Last error", trouble(pair, peer, blocked).unwrap_or("none"));
+    let last = peer.and_then(|p| p.last_error.as_deref());
+    line("Last error", last.or_else(|| trouble(pair, peer, blocked)).unwrap_or("none"));
     if let Some(retry) = peer.and_then(|p| p.retry_in) {
         line("Next attempt", &format!("in {}", time(retry)));
     }
