@@ -7,8 +7,9 @@ use crate::wire;
 
 /// X.509 certificate, signature: the only encoding that is used. Those by URL are never fetched.
 pub(super) const X509_SIGNATURE: u8 = 4;
-/// SHA2-256, SHA2-384, SHA2-512, and none (Ed25519).
-const HASHES: [u16; 4] = [SHA2_256, SHA2_384, SHA2_512, IDENTITY];
+/// What we let peers sign by: SHA2-256, SHA2-384, and none (Ed25519). A peer takes the strongest for whatever key it has,
+/// and ECDSA with SHA2-512 on P-256 or P-384, which libreswan then sends, is more than ring verifies.
+const HASHES: [u16; 3] = [SHA2_256, SHA2_384, IDENTITY];
 pub(super) const SHA2_256: u16 = 2;
 pub(super) const SHA2_384: u16 = 3;
 pub(super) const SHA2_512: u16 = 4;
