@@ -25,7 +25,8 @@ fn client() -> String {
 pub struct Guest<'a> {
     vm: Child,
     host: &'a Host,
-    _wire: Netns,
+    /// Between the two: `w0` there has each packet as it is on the wire.
+    pub wire: Netns,
 }
 
 impl Guest<'_> {
@@ -65,7 +66,8 @@ impl Guest<'_> {
             cli::output(host.cmd("ping").args(["-c1", "-W1", UNDERLAY[1]])).success().then_some(())
         };
         poll("the guest", answers);
-        let guest = Guest { vm, host, _wire: wire };
+        let guest = Guest { vm, host, wire };
+        poll("the guest's shell", || guest.try_sh("true").success().then_some(()));
         guest.sh(&format!("ip -6 addr add {}/64 dev eth0 nodad", UNDERLAY6[1]));
         guest
     }

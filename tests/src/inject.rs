@@ -17,11 +17,11 @@ pub fn send<'a>(at: &dyn Place, packets: impl IntoIterator<Item = &'a Packet>) {
     assert!(status.success(), "the injector: {status}");
 }
 
-/// Sends an IKE_SA_INIT request `count` times, `rate` a second, each time from another source in 198.18.0.0/15 and with
-/// another SPI. Returns at once; give the process to [`cli::wait`].
+/// Sends an IKE_SA_INIT request `count` times, `rate` a second, each time with another SPI and from one of `sources`
+/// (`198.18.0.0/15`). Returns at once; give the process to [`cli::wait`].
 #[track_caller]
-pub fn flood(at: &dyn Place, request: &Packet, count: u64, rate: u64) -> Child {
-    start(at, &["flood", &count.to_string(), &rate.to_string()], [request])
+pub fn flood(at: &dyn Place, request: &Packet, count: u64, rate: u64, sources: &str) -> Child {
+    start(at, &["flood", &count.to_string(), &rate.to_string(), sources], [request])
 }
 
 fn start<'a>(at: &dyn Place, args: &[&str], packets: impl IntoIterator<Item = &'a Packet>) -> Child {
@@ -51,6 +51,13 @@ pub fn esp(src: &str, dst: &str, spi: u32, sequence: u32, length: usize) -> Pack
     bytes.extend(sequence.to_be_bytes());
     bytes.resize(28 + length, 0xee);
     let mut p = Packet { src: src.into(), dst: dst.into(), protocol: 50, bytes, header: 20 };
+    lengths(&mut p);
+    p
+}
+
+/// A copy without UDP checksum, which the card was to fill in where the packet was captured.
+pub fn again(packet: &Packet) -> Packet {
+    let mut p = packet.clone();
     lengths(&mut p);
     p
 }

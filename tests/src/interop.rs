@@ -95,6 +95,12 @@ impl Scene<'_> {
         ));
     }
 
+    /// Captures what is on the wire.
+    #[track_caller]
+    pub fn capture(&self, filter: &str) -> Capture {
+        Capture::start(&self.guest.wire, "w0", filter)
+    }
+
     /// Makes our end anew; `words` are what is set of gre0 besides remote_ip.
     #[track_caller]
     pub fn tunnel(&self, words: &str) {
@@ -119,7 +125,7 @@ impl Scene<'_> {
     /// Pings and TCP both ways; all that is on the wire meanwhile opens with our keys and is right in every layer.
     #[track_caller]
     pub fn exchange(&self, udp: bool) {
-        let capture = Capture::start(self.host, "u0", "");
+        let capture = self.capture("");
         traffic::ping(self.host, FAR, 5);
         traffic::ping(self.guest, &self.host.docker0(), 5);
         traffic::tcp(self.host, self.guest, FAR, 500_000);

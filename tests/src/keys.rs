@@ -20,7 +20,7 @@ impl Keys {
     #[track_caller]
     pub fn export(host: &Host) -> Keys {
         let dir = tempfile::Builder::new().prefix("up-keys-").tempdir().expect("a temporary directory");
-        host.underpass(&format!("keys --wireshark {}", dir.path().display())).ok();
+        host.underpass(&format!("keys --wireshark --output {}", dir.path().display())).ok();
         Keys { dir }
     }
 

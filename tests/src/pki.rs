@@ -1,5 +1,8 @@
 //! Keys and certificates for the tests, made by strongSwan's `pki`: another's than the ones under test.
 
+use std::cell::Cell;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -36,6 +39,7 @@ impl Kind {
 #[derive(Debug)]
 pub struct Pki {
     dir: tempfile::TempDir,
+    made: Cell<u32>,
 }
 
 /// A key and its certificate, both in PEM.
@@ -79,7 +83,7 @@ impl Pki {
         let dir = tempfile::Builder::new().prefix("up-pki-").tempdir().expect("a temporary directory");
         let conf = "pki { load = random openssl pem pkcs1 pkcs8 x509 pubkey sha1 sha2 curve25519 }\n";
         std::fs::write(dir.path().join("strongswan.conf"), conf).expect("a file in it");
-        Pki { dir }
+        Pki { dir, made: Cell::new(0) }
     }
 
     /// Where it keeps its files.
@@ -140,11 +144,13 @@ impl Pki {
     }
 
     fn pair(&self, file: &str, name: &str, kind: Kind) -> Pair {
-        let path = |end| self.dir.path().join(format!("{file}.{end}"));
+        self.made.set(self.made.get() + 1);
+        let path = |end| self.dir.path().join(format!("{}-{file}.{end}", self.made.get()));
         let pair = Pair { name: name.to_owned(), cert: path("pem"), key: path("key") };
         let mut args = vec!["--gen"];
         args.extend(kind.options());
         self.pki(&args, &pair.key);
+        std::fs::set_permissions(&pair.key, Permissions::from_mode(0o600)).expect("the key's mode");
         pair
     }
 

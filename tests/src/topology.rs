@@ -237,10 +237,10 @@ impl Host {
     pub fn only_answers(&self, only: bool) {
         self.ns.try_sh("nft delete table inet passive");
         if only {
-            // UDP header, then the initiator's SPI, then the responder's, which is 0 in the first request
+            // in the first request the responder's SPI is 0, and of the flags only the initiator's is set
             self.ns.sh("nft add table inet passive
                 nft add chain inet passive out '{ type filter hook output priority 0; }'
-                nft add rule inet passive out udp dport 500 @th,128,64 0 drop");
+                nft add rule inet passive out udp dport 500 @th,128,64 0 @th,216,8 0x08 drop");
         }
     }
 

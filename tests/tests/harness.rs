@@ -50,6 +50,7 @@ fn what_is_injected_is_seen() {
     cable(&hosts, 1500);
     let [a, b] = &hosts;
     let watch = Watch::start(a, "u0");
+    let wire = Capture::wire([a, b], "u0", "ip proto 50");
     let capture = Capture::start(b, "u0", "ip and not icmp");
     let esp = inject::esp(UNDERLAY[0], UNDERLAY[1], 0x1001, 7, 40);
     let forged = [inject::truncated(&esp, 12), inject::flipped(&esp, 30), inject::with_spi(&esp, 9)];
@@ -57,6 +58,7 @@ fn what_is_injected_is_seen() {
     inject::send(a, [&inject::clear_gre(&esp, &[0xab; 60])]);
     let seen = capture.stop();
     assert_eq!((seen.missed, seen.outer("ip proto 50"), seen.outer("ip proto 47")), (0, 5, 1));
+    assert_eq!(wire.stop().iter().count(), 5);
     let (sequences, missed) = watch.stop();
     assert_eq!((sequences.packets, sequences.spis(), missed), (5, 2, 0));
     assert_eq!(sequences.repeated, (3, vec![(0x1001, 7); 3]));
@@ -67,10 +69,12 @@ fn what_is_injected_is_seen() {
     let mut request = inject::esp(UNDERLAY[0], UNDERLAY[1], 0x01f4_01f4, 0x0030_0000, 60);
     request.bytes[9] = 17;
     let capture = Capture::start(b, "u0", "udp port 500");
-    let mut flood = inject::flood(a, &request, 200, 2000);
+    let mut flood = inject::flood(a, &request, 200, 2000, "198.18.0.0/15");
     assert!(cli::wait(&mut flood, std::time::Duration::from_secs(10)).expect("its end").success());
     let seen = capture.stop();
     assert_eq!(seen.outer("src net 198.18.0.0/15 and udp[6:2] = 0"), 200);
+    let sources: std::collections::HashSet<_> = seen.iter().map(|p| p.src).collect();
+    assert!(sources.len() > 150, "{} sources", sources.len());
 }
 
 /// ```text

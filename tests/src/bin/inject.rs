@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! inject send MICROSECONDS           each line of standard input: a packet in hexadecimal, from its IP header on
-//! inject flood COUNT RATE            one such line, an IKE_SA_INIT request in UDP over IPv4: sends it COUNT times, RATE
-//!                                    a second, each with another source in 198.18.0.0/15 and another initiator's SPI
+//! inject flood COUNT RATE SOURCES    one such line, an IKE_SA_INIT request in UDP over IPv4: sends it COUNT times, RATE
+//!                                    a second, each with another initiator's SPI and with a source out of SOURCES, an
+//!                                    address and the length of its prefix
 //! ```
 
 use std::io::{Error, Result, stdin};
@@ -17,8 +18,8 @@ fn main() -> Result<()> {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
         ["send", pause] => send(Duration::from_micros(num(pause)?)),
-        ["flood", count, rate] => flood(num(count)?, num(rate)?),
-        _ => Err(Error::other("usage: inject send MICROSECONDS | inject flood COUNT RATE")),
+        ["flood", count, rate, sources] => flood(num(count)?, num(rate)?, sources),
+        _ => Err(Error::other("usage: inject send MICROSECONDS | inject flood COUNT RATE ADDRESS/LENGTH")),
     }
 }
 
@@ -61,7 +62,10 @@ fn send(pause: Duration) -> Result<()> {
     Ok(())
 }
 
-fn flood(count: u64, rate: u64) -> Result<()> {
+fn flood(count: u64, rate: u64, sources: &str) -> Result<()> {
+    let (network, length) = sources.split_once('/').ok_or_else(|| Error::other("no prefix"))?;
+    let network: Ipv4Addr = network.parse().map_err(Error::other)?;
+    let hosts = u32::MAX.checked_shr(num(length)? as u32).unwrap_or(0);
     let mut line = String::new();
     stdin().read_line(&mut line)?;
     let mut packet = unhex(&line)?;
@@ -80,7 +84,7 @@ fn flood(count: u64, rate: u64) -> Result<()> {
             std::thread::sleep(early);
         }
         let mixed = (n + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        packet[12..16].copy_from_slice(&(0xc612_0000 | (mixed as u32 & 0x1_ffff)).to_be_bytes());
+        packet[12..16].copy_from_slice(&(u32::from(network) | (mixed as u32 & hosts)).to_be_bytes());
         packet[28..36].copy_from_slice(&mixed.to_be_bytes());
         // a full queue loses it, as a wire would
         let _ = socket.send_to(&packet, &SocketAddr::new(to, 0).into());

@@ -26,7 +26,7 @@ fn main() -> Result<ExitCode> {
     let limit = Duration::from_secs(seconds.parse().map_err(Error::other)?);
     let deadline = Instant::now() + limit;
     let address = address.parse().map_err(Error::other)?;
-    let mut shell = TcpStream::connect_timeout(&address, limit)?;
+    let Ok(mut shell) = TcpStream::connect_timeout(&address, limit) else { return Ok(ExitCode::from(255)) };
     writeln!(shell, "{{ ( set -e\n{script}\n) </dev/null 2>&1; printf '\\nstatus=%s' $?; exit; }}")?;
 
     // held back: what may be the beginning of the status
