@@ -29,7 +29,7 @@ fn says_hello_and_leaves_nothing() {
     for line in [
         "hostA# ovs-vsctl add-br br0",
         "hostA# ovs-vsctl add-port br0 docker0",
-        "hostB# ovs-vsctl add-port br0 gre0 -- set interface gre0 type=gre options:remote_ip=192.0.2.1",
+        "hostB# ovs-vsctl add-port br0 gre0 -- set interface gre0 type=ipsec_gre options:remote_ip=192.0.2.1 options:psk=thisisnotagoodpsk",
         "Hello",
     ] {
         assert!(said.lines().any(|l| l == line), "no line {line:?} in\n{said}");
@@ -39,7 +39,12 @@ fn says_hello_and_leaves_nothing() {
         "receiver",
         " port  VLAN  MAC",
         "Interface gre0",
-        "Generic Routing Encapsulation",
+        "packets of ESP, 0 of GRE",
+        "Next header: Generic Routing Encapsulation",
+        "[Checksum Status: Good]",
+        "packets of ESP opened, 0 malformed",
+        "ESTABLISHED",
+        "AES_GCM_16-256",
     ] {
         assert!(said.contains(part), "no {part:?} in\n{said}");
     }
