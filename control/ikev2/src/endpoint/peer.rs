@@ -64,6 +64,20 @@ pub(crate) enum Session {
     Established(Box<IkeSa>),
 }
 
+impl Session {
+    /// Another IKE SA has taken the place of one that this one may be about to take the place of, or to give way to.
+    pub fn follow(&mut self, from: SessionId, to: SessionId) {
+        let other = match self {
+            Session::Init(init) => init.replaces.as_mut(),
+            Session::Auth(auth) => auth.replaces.as_mut(),
+            Session::Established(sa) => sa.rival_ike(),
+        };
+        if let Some(other) = other.filter(|other| **other == from) {
+            *other = to;
+        }
+    }
+}
+
 impl Peer {
     /// With no SAs yet.
     pub fn new(id: PeerId, config: PeerConfig) -> Peer {
@@ -240,6 +254,17 @@ impl Peer {
     pub fn drop_session(&mut self, cx: &mut Cx<'_>, id: SessionId, why: &str) {
         if self.sessions.remove(&id).is_some() {
             self.children.retire_all(cx, id, why);
+        }
+    }
+
+    /// Forgets the oldest IKE SAs of a peer that makes more and more: first those that are deleted already.
+    pub fn keep_to_limits(&mut self, cx: &mut Cx<'_>) {
+        let open: Vec<_> = self.open().map(|sa| sa.id).collect();
+        let mut others: Vec<_> = self.sessions.keys().copied().filter(|id| !open.contains(id)).collect();
+        others.truncate((others.len() + 1).saturating_sub(4 * cx.limits.ike_per_peer));
+        let too_many = (open.len() + 1).saturating_sub(cx.limits.ike_per_peer);
+        for id in others.into_iter().chain(open.into_iter().take(too_many)) {
+            self.drop_session(cx, id, "the peer has made too many IKE SAs");
         }
     }
 

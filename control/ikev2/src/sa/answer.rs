@@ -190,7 +190,8 @@ impl HalfOpen {
             replaces: None,
             nat: self.nat,
             underpass: self.underpass,
-            lowest: nonces.i.min(nonces.r).to_vec(),
+            rank: nonces.i.min(nonces.r).to_vec(),
+            made_here: false,
             local_id: peer.local_id(path.local.ip()),
             reauth_in: None,
         };

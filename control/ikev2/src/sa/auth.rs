@@ -121,7 +121,8 @@ impl Auth {
             replaces: self.replaces,
             nat: self.nat,
             underpass: self.underpass,
-            lowest: nonces.i.min(nonces.r).to_vec(),
+            rank: nonces.i.min(nonces.r).to_vec(),
+            made_here: true,
             local_id: self.local_id,
             reauth_in: parts.notify(notify::AUTH_LIFETIME).and_then(lifetime),
         };

@@ -72,6 +72,10 @@ impl Making {
 
     /// What came of it. The child SA is installed unless there is a better one.
     pub fn finish(&mut self, sa: &mut IkeSa, cx: &mut Cx<'_>, peer: &mut Peer, parts: &Parts) -> Made {
+        if !sa.is_open() {
+            // It is being deleted, and all that belongs to it
+            return Made::Redundant;
+        }
         let config = peer.config.clone();
         let remote = sa.channel.path.remote.ip();
         if let Some(error) = parts.error() {
@@ -107,6 +111,7 @@ impl Making {
             rival => {
                 if let Some((rival, _)) = rival {
                     await_deletion(cx, peer, *rival);
+                    peer.children.shun(*rival);
                 }
                 sa.install(cx, peer, child, true);
                 Made::Child

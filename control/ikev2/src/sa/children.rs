@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::channel::PATIENCE;
 use super::numbers::Own;
 use super::{Cx, SessionId};
 use crate::auth::Authenticated;
@@ -50,7 +51,7 @@ pub(crate) struct ChildSa {
     soft_packets: u64,
     soft_bytes: u64,
     traffic: ChildUse,
-    switch_at: Option<Instant>,
+    sending: Sending,
     remove_at: Option<Instant>,
 }
 
@@ -59,6 +60,17 @@ pub(crate) struct ChildSa {
 pub(crate) struct Flow {
     pub sent: bool,
     pub received: bool,
+}
+
+/// Whether a child SA may be sent by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sending {
+    /// The peer has it.
+    Ready,
+    /// The peer was granted it, and may not know yet. After so long it does, or will never.
+    From(Instant),
+    /// It is about to be deleted.
+    Never,
 }
 
 /// A child SA as both ends have agreed upon.
@@ -126,7 +138,7 @@ impl Children {
             soft_packets: fewer(cx.rng, volume.soft_packets),
             soft_bytes: fewer(cx.rng, volume.soft_bytes),
             traffic: ChildUse::default(),
-            switch_at: (!use_outbound).then(|| cx.now + SWITCH),
+            sending: if ready { Sending::Ready } else { Sending::From(cx.now + SWITCH) },
             remove_at: None,
         });
         if use_outbound && self.current.replace(id).is_none() {
@@ -135,36 +147,85 @@ impl Children {
         id
     }
 
-    /// Sends by this one from now on.
-    pub fn use_outbound(&mut self, cx: &mut Cx<'_>, id: ChildId) {
-        let Some(child) = self.get_mut(id).filter(|child| child.is_alive()) else { return };
-        child.switch_at = None;
-        match self.current.replace(id) {
-            Some(current) if current == id => {}
-            Some(_) => cx.event(self.peer, Event::UseOutbound(id)),
-            None => {
-                cx.event(self.peer, Event::UseOutbound(id));
-                cx.event(self.peer, Event::Up);
-            }
+    /// The peer is known to have it: it may be sent by.
+    pub fn confirm(&mut self, id: ChildId) {
+        if let Some(child) = self.get_mut(id).filter(|child| child.is_waiting()) {
+            child.sending = Sending::Ready;
+        }
+    }
+
+    /// Sends by it from now on, unless that is done by a newer one or it must not be.
+    pub fn prefer(&mut self, cx: &mut Cx<'_>, id: ChildId) {
+        let ready = self.get(id).is_some_and(|child| child.is_alive() && child.sending == Sending::Ready);
+        if ready && self.current.is_some_and(|current| current < id) {
+            self.use_outbound(cx, id);
+        }
+    }
+
+    /// It will not be sent by: the peer is going to delete it.
+    pub fn shun(&mut self, id: ChildId) {
+        if let Some(child) = self.get_mut(id) {
+            child.sending = Sending::Never;
+        }
+    }
+
+    /// Of an IKE SA, those that the peer has been granted and may not know of yet.
+    pub fn waiting(&self, ike: SessionId) -> Vec<ChildId> {
+        self.of(ike).filter(|child| child.is_waiting()).map(|child| child.id).collect()
+    }
+
+    fn use_outbound(&mut self, cx: &mut Cx<'_>, id: ChildId) {
+        if self.current.replace(id) != Some(id) {
+            cx.event(self.peer, Event::UseOutbound(id));
         }
     }
 
     /// Sends by it no longer, and receives by it only what is under way, as it is deleted at one end at least. With no
     /// other SA to go on with, the peer is down, and `why`.
     pub fn retire(&mut self, cx: &mut Cx<'_>, id: ChildId, why: &str) {
-        let Some(child) = self.get_mut(id).filter(|child| child.is_alive()) else { return };
-        child.state = ChildState::Draining;
-        child.remove_at = Some(cx.now + DRAIN);
-        if self.current != Some(id) {
+        self.retire_those(cx, why, DRAIN, |child| child.id == id);
+    }
+
+    /// Retires all that belong to an IKE SA which both ends know to be deleted, or which we know to be dead.
+    pub fn retire_all(&mut self, cx: &mut Cx<'_>, ike: SessionId, why: &str) {
+        for child in self.list.iter_mut().filter(|child| child.ike == ike) {
+            child.remove_at = child.remove_at.map(|at| at.min(cx.now + DRAIN));
+        }
+        self.retire_those(cx, why, DRAIN, |child| child.ike == ike);
+    }
+
+    /// Retires all that belong to an IKE SA which we are about to delete. The peer goes on sending by them until it knows.
+    pub fn let_go_all(&mut self, cx: &mut Cx<'_>, ike: SessionId, why: &str) {
+        self.retire_those(cx, why, PATIENCE + DRAIN, |child| child.ike == ike);
+    }
+
+    fn retire_those(
+        &mut self,
+        cx: &mut Cx<'_>,
+        why: &str,
+        drain: Duration,
+        those: impl Fn(&ChildSa) -> bool,
+    ) {
+        for child in self.list.iter_mut().filter(|child| child.is_alive() && those(child)) {
+            child.state = ChildState::Draining;
+            child.sending = Sending::Never;
+            child.remove_at = Some(cx.now + drain);
+        }
+        let Some(current) = self.current else { return };
+        if self.get(current).is_some_and(ChildSa::is_alive) {
             return;
         }
-        // The newest; one that is replaced already only if there is no other
-        let usable = |child: &&ChildSa| match child.state {
-            ChildState::Installed | ChildState::Rekeying => Some(1),
-            ChildState::Rekeyed => Some(0),
-            ChildState::Deleting | ChildState::Draining => None,
+        // The newest that the peer is known to have; one that it wants to delete rather than one that it may not have yet;
+        // of these the oldest
+        let usable = |child: &ChildSa| match (child.state, child.sending) {
+            (ChildState::Installed | ChildState::Rekeying, Sending::Ready) => Some((2, child.id.0)),
+            (ChildState::Rekeyed, Sending::Ready) => Some((1, child.id.0)),
+            (ChildState::Installed | ChildState::Rekeying | ChildState::Rekeyed, Sending::From(_)) => {
+                Some((0, !child.id.0))
+            }
+            (ChildState::Deleting | ChildState::Draining, _) | (_, Sending::Never) => None,
         };
-        let next = self.list.iter().filter_map(|child| Some((usable(&child)?, child.id))).max();
+        let next = self.list.iter().filter_map(|child| Some((usable(child)?, child.id))).max();
         if let Some((_, next)) = next {
             return self.use_outbound(cx, next);
         }
@@ -173,12 +234,6 @@ impl Children {
             cx.event(self.peer, Event::Remove(child.id));
         }
         cx.event(self.peer, Event::Down(why.to_owned()));
-    }
-
-    /// Retires all that belong to an IKE SA.
-    pub fn retire_all(&mut self, cx: &mut Cx<'_>, ike: SessionId, why: &str) {
-        let ids: Vec<_> = self.of(ike).map(|child| child.id).collect();
-        ids.into_iter().for_each(|id| self.retire(cx, id, why));
     }
 
     /// Hands over to the IKE SA that takes another's place.
@@ -198,7 +253,6 @@ impl Children {
 
     /// What the datapath has counted, and so what has passed since it was asked last.
     pub fn traffic(&mut self, cx: &mut Cx<'_>, id: ChildId, traffic: ChildUse) -> Flow {
-        let current = self.current;
         let Some(child) = self.get_mut(id) else { return Flow::default() };
         let received = traffic.inbound_packets > child.traffic.inbound_packets;
         let sent = traffic.outbound_packets > child.traffic.outbound_packets;
@@ -211,27 +265,31 @@ impl Children {
             // asked for once
             (child.soft_packets, child.soft_bytes) = (u64::MAX, u64::MAX);
         }
-        // The peer sends by it, so it is ready to receive
-        if received && child.is_alive() && child.switch_at.is_some() && current != Some(id) {
-            self.use_outbound(cx, id);
+        if received {
+            // The peer sends by it, so it is ready to receive
+            self.confirm(id);
+            self.prefer(cx, id);
         }
         Flow { sent, received }
     }
 
     /// When [`Children::handle_timeout`] has something to do.
     pub fn timeout(&self) -> Option<Instant> {
-        self.list.iter().flat_map(|child| [child.switch_at, child.remove_at]).flatten().min()
+        self.list.iter().flat_map(|child| [child.waits_until(), child.remove_at]).flatten().min()
     }
 
     /// Switches to SAs that are ready by now and removes those that have drained.
     pub fn handle_timeout(&mut self, cx: &mut Cx<'_>) {
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= cx.now);
-        let switch: Vec<_> =
-            self.list.iter().filter(|child| due(child.switch_at)).map(|child| child.id).collect();
+        let ready: Vec<_> =
+            self.list.iter().filter(|child| due(child.waits_until())).map(|child| child.id).collect();
         let (gone, left) = std::mem::take(&mut self.list).into_iter().partition(|child| due(child.remove_at));
         let gone: Vec<ChildSa> = gone;
         self.list = left;
-        switch.into_iter().for_each(|id| self.use_outbound(cx, id));
+        for id in ready {
+            self.confirm(id);
+            self.prefer(cx, id);
+        }
         gone.into_iter().for_each(|child| cx.event(self.peer, Event::Remove(child.id)));
     }
 
@@ -266,9 +324,9 @@ impl Children {
         Some((current.id, current.ike))
     }
 
-    /// How many there are, those that drain included.
-    pub fn len(&self) -> usize {
-        self.list.len()
+    /// Whether there may be more. Those that drain, and soon are gone, count little.
+    pub fn has_room(&self, limit: usize) -> bool {
+        self.list.iter().filter(|child| child.is_alive()).count() < limit && self.list.len() < 4 * limit
     }
 
     /// Whether there is one to send by.
@@ -302,6 +360,17 @@ impl ChildSa {
     /// Not deleted by either side.
     pub fn is_alive(&self) -> bool {
         self.state != ChildState::Draining
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.waits_until().is_some()
+    }
+
+    fn waits_until(&self) -> Option<Instant> {
+        match self.sending {
+            Sending::From(at) if self.is_alive() => Some(at),
+            _ => None,
+        }
     }
 }
 

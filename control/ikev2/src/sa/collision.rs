@@ -6,8 +6,11 @@ use super::Cx;
 use super::established::IkeSa;
 use crate::endpoint::peer::{Peer, Session};
 
-/// A peer that has made a new IKE SA deletes the old one within so long, or we do.
-const PRUNE: Duration = Duration::from_secs(30);
+/// Who made an IKE SA that is superfluous deletes it after so long: by then the peer has the other one, too.
+const OWN: Duration = Duration::from_secs(5);
+/// The other end does so after so long, or up to double that, if who made it has not: other implementations go by rules of
+/// their own.
+const OTHERS: Duration = Duration::from_secs(60);
 
 /// `new` has just been established. What it makes superfluous goes.
 pub(crate) fn arrive(new: &mut IkeSa, cx: &mut Cx<'_>, peer: &mut Peer, initial_contact: bool) {
@@ -18,35 +21,24 @@ pub(crate) fn arrive(new: &mut IkeSa, cx: &mut Cx<'_>, peer: &mut Peer, initial_
     if let Some(old) = new.replaces {
         peer.close(cx, old, "a new IKE SA has taken its place");
     }
-    while peer.sessions.len() >= cx.limits.ike_per_peer
-        && let Some(oldest) = peer.sessions.keys().next().copied()
-    {
-        peer.drop_session(cx, oldest, "the peer has made too many IKE SAs");
-    }
+    peer.keep_to_limits(cx);
     let others: Vec<_> = peer.open().filter(|other| Some(other.id) != new.replaces).map(|sa| sa.id).collect();
     for id in others {
         let Some(Session::Established(other)) = peer.sessions.get_mut(&id) else { continue };
-        // One that was made at the same time the peer cannot have known of
-        let concurrent = other.born >= new.begun;
-        if !concurrent && initial_contact {
-            // RFC 7296 2.4: the peer has restarted
+        // RFC 7296 2.4: the peer has restarted. What came to be while it was asking for this it cannot have known of
+        if initial_contact && other.born < new.begun {
             peer.drop_session(cx, id, "the peer has restarted");
             continue;
         }
-        if !(concurrent && new.underpass && other.channel.initiator != new.channel.initiator) {
-            // Whoever wanted the newer one deletes the other: other implementations go by rules of their own
-            other.prune_at = Some(cx.now + PRUNE);
-            continue;
-        }
-        // As with rekeying, the lowest of four nonces loses, and who made that IKE SA deletes it
-        let loser = if new.lowest < other.lowest { &mut *new } else { &mut **other };
-        if !loser.channel.initiator {
-            loser.prune_at = Some(cx.now + PRUNE);
-        } else if loser.id == id {
-            peer.close(cx, id, "it is redundant");
-        } else {
-            new.close(cx, peer, "it is redundant");
-            return;
-        }
+        // As with rekeying, the lowest of four nonces loses: both of us see it alike, whatever was first at which end.
+        // Of others who make a new one, the newer one has its reasons
+        let newer_loses = new.underpass && new.rank < other.rank;
+        let loser = if newer_loses { &mut *new } else { &mut **other };
+        loser.prune_at = Some(if loser.made_here { cx.now + OWN } else { cx.soon(OTHERS) });
     }
+}
+
+/// Whether there is an IKE SA that makes this one superfluous still.
+pub(crate) fn is_superfluous(sa: &IkeSa, peer: &Peer) -> bool {
+    peer.open().any(|other| !sa.underpass || other.rank > sa.rank)
 }

@@ -1,6 +1,7 @@
 //! INFORMATIONAL (RFC 7296 1.4): deleting child and IKE SAs, and what else a peer may let us know.
 
 use super::Cx;
+use super::child_rekey::RekeyChild;
 use super::established::{IkeSa, Phase, REPLACED, Task, Underway};
 use super::numbers::Own;
 use super::payloads::Parts;
@@ -104,6 +105,12 @@ fn child_deleted(sa: &mut IkeSa, cx: &mut Cx<'_>, peer: &mut Peer, spi: &[u8]) -
         return None;
     };
     let (id, own) = (child.id, child.spi_in.clone());
+    if let Some(Underway::RekeyChild(RekeyChild { old, making })) = &sa.underway
+        && let Some((rival, _)) = making.rival.as_ref().filter(|_| *old == id)
+    {
+        // It has what we have granted in this one's place
+        peer.children.confirm(*rival);
+    }
     let crossing = matches!(&sa.underway, Some(Underway::DeleteChild(spi_in)) if *spi_in == own);
     peer.children.retire(cx, id, "the peer has deleted the child SA");
     if !peer.children.is_up() {

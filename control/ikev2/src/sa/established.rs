@@ -42,8 +42,11 @@ pub(crate) struct IkeSa {
     pub local_id: Identity,
     pub nat: Nat,
     pub underpass: bool,
-    /// The lower nonce of the exchange that made it.
-    pub lowest: Vec<u8>,
+    /// Of several IKE SAs with a peer that is Underpass too, the one of the highest rank remains: the lower nonce of
+    /// IKE_SA_INIT, for that and all that have taken its place.
+    pub rank: Vec<u8>,
+    /// Whether that IKE_SA_INIT was our request.
+    pub made_here: bool,
     pub phase: Phase,
     pub underway: Option<Underway>,
     pub rekey_at: Instant,
@@ -66,7 +69,8 @@ pub(crate) struct Birth {
     pub replaces: Option<SessionId>,
     pub nat: Nat,
     pub underpass: bool,
-    pub lowest: Vec<u8>,
+    pub rank: Vec<u8>,
+    pub made_here: bool,
     pub local_id: Identity,
     pub reauth_in: Option<Duration>,
 }
@@ -127,7 +131,8 @@ impl IkeSa {
             local_id: birth.local_id,
             nat: birth.nat,
             underpass: birth.underpass,
-            lowest: birth.lowest,
+            rank: birth.rank,
+            made_here: birth.made_here,
             phase: Phase::Open,
             underway: None,
             rekey_at,
@@ -193,7 +198,12 @@ impl IkeSa {
         match received {
             Received::Nothing => {}
             Received::Request(exchange, payloads) => {
+                // Whoever asks something new has our last answer, and what we have granted by that
+                let mut granted = peer.children.waiting(self.id);
+                granted.retain(|id| Some(*id) != self.rival_child());
+                granted.iter().for_each(|id| peer.children.confirm(*id));
                 self.request(cx, peer, path, exchange, Parts::new(payloads));
+                granted.into_iter().for_each(|id| peer.children.prefer(cx, id));
             }
             Received::Answer(payloads) => {
                 if !self.answer(cx, peer, Parts::new(payloads)) {
@@ -230,12 +240,31 @@ impl IkeSa {
         } else if matches!(self.underway, Some(Underway::RekeyIke(_))) {
             // RFC 7296 2.25.2: it could be meant for either of two IKE SAs
             self.refuse(cx, path, notify::TEMPORARY_FAILURE);
-        } else if peer.children.len() >= cx.limits.children_per_peer {
+        } else if !peer.children.has_room(cx.limits.children_per_peer) {
             self.refuse(cx, path, notify::NO_ADDITIONAL_SAS);
         } else if let Some(rekeys) = rekeys {
             child_rekey::answer(self, cx, peer, path, parts, rekeys);
         } else {
             child_create::answer(self, cx, peer, path, parts);
+        }
+    }
+
+    /// The child SA that the peer was granted while we wait for one for the same purpose: one of them will go.
+    fn rival_child(&self) -> Option<ChildId> {
+        let making = match &self.underway {
+            Some(
+                Underway::CreateChild(CreateChild(making)) | Underway::RekeyChild(RekeyChild { making, .. }),
+            ) => making,
+            _ => return None,
+        };
+        making.rival.as_ref().map(|(id, _)| *id)
+    }
+
+    /// The IKE SA that the peer was granted while we wait for one for the same purpose.
+    pub fn rival_ike(&mut self) -> Option<&mut SessionId> {
+        match &mut self.underway {
+            Some(Underway::RekeyIke(request)) => request.rival(),
+            _ => None,
         }
     }
 
@@ -287,7 +316,10 @@ impl IkeSa {
         if matches!(self.phase, Phase::Closing | Phase::Closed { .. }) {
             return;
         }
-        peer.children.retire_all(cx, self.id, why);
+        if let Some(Underway::RekeyIke(request)) = &self.underway {
+            request.close_rival(cx, peer, why);
+        }
+        peer.children.let_go_all(cx, self.id, why);
         self.phase = Phase::Closing;
         self.tasks.clear();
         self.queue(Task::DeleteIke);
@@ -346,7 +378,7 @@ impl IkeSa {
         }
         if self.prune_at.is_some_and(|at| at <= cx.now) {
             self.prune_at = None;
-            if peer.open().any(|other| other.id != self.id) {
+            if collision::is_superfluous(self, peer) {
                 return self.close(cx, peer, "another IKE SA has taken its place");
             }
         }

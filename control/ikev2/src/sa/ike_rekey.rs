@@ -57,25 +57,46 @@ impl RekeyIke {
         Some((Exchange::CreateChildSa, payloads, Underway::RekeyIke(request)))
     }
 
+    /// The IKE SA that the peer has made for the same purpose.
+    pub fn rival(&mut self) -> Option<&mut SessionId> {
+        self.rival.as_mut().map(|(id, _)| id)
+    }
+
+    /// What the peer has made in the same IKE SA's place goes with that.
+    pub fn close_rival(&self, cx: &mut Cx<'_>, peer: &mut Peer, why: &str) {
+        if let Some((rival, _)) = self.rival {
+            peer.close(cx, rival, why);
+        }
+    }
+
     /// The peer has answered.
     pub fn answered(self, sa: &mut IkeSa, cx: &mut Cx<'_>, peer: &mut Peer, parts: Parts) {
         if let Some(error) = parts.error() {
-            return self.refused(sa, cx, peer, error);
+            if sa.is_open() {
+                self.refused(sa, cx, peer, error);
+            }
+            return;
         }
+        // We are deleting it meanwhile, and so what comes of it
+        let unwanted = !sa.is_open();
         let rival = self.rival.clone();
+        let lowest = parts.nonce.as_ref().map_or(&self.nonce, |nonce_r| nonce_r.min(&self.nonce)).clone();
         let new = match self.successor(sa, cx, peer, &parts) {
             Ok(new) => new,
             Err(why) => {
                 peer.trouble(cx, why);
-                match rival {
+                match rival.filter(|_| !unwanted) {
                     Some((rival, _)) => yield_to(sa, cx, peer, rival),
                     None => sa.rekey_at = cx.soon(LATER),
                 }
                 return;
             }
         };
-        let (id, lowest) = (new.id, new.lowest.clone());
+        let id = new.id;
         peer.sessions.insert(id, Session::Established(Box::new(new)));
+        if unwanted {
+            return peer.close(cx, id, "it is redundant");
+        }
         match rival {
             // RFC 7296 2.8.2: the lowest of four nonces loses, and who made that IKE SA deletes it
             Some((rival, other)) if lowest < other => {
@@ -166,10 +187,10 @@ pub(crate) fn answer(sa: &mut IkeSa, cx: &mut Cx<'_>, peer: &mut Peer, path: Pat
     if busy {
         return sa.refuse(cx, path, notify::TEMPORARY_FAILURE);
     }
-    if peer.sessions.len() >= cx.limits.ike_per_peer {
+    if peer.open().count() >= cx.limits.ike_per_peer {
         return sa.refuse(cx, path, notify::NO_ADDITIONAL_SAS);
     }
-    let (new, payloads) = match grant(sa, cx, peer, parts) {
+    let (new, payloads, lowest) = match grant(sa, cx, peer, parts) {
         Ok(granted) => granted,
         Err((notify, why)) => {
             if !why.is_empty() {
@@ -179,7 +200,7 @@ pub(crate) fn answer(sa: &mut IkeSa, cx: &mut Cx<'_>, peer: &mut Peer, path: Pat
         }
     };
     sa.channel.answer(cx, path, Exchange::CreateChildSa, &payloads);
-    let (id, lowest) = (new.id, new.lowest.clone());
+    let id = new.id;
     peer.sessions.insert(id, Session::Established(Box::new(new)));
     match &mut sa.underway {
         Some(Underway::RekeyIke(request)) => request.rival = Some((id, lowest)),
@@ -200,7 +221,7 @@ fn grant(
     cx: &mut Cx<'_>,
     peer: &Peer,
     parts: &Parts,
-) -> Result<(IkeSa, Vec<Payload>), (Payload, String)> {
+) -> Result<(IkeSa, Vec<Payload>, Vec<u8>), (Payload, String)> {
     let (Some(offered), Some(nonce_i)) = (&parts.sa, &parts.nonce) else {
         return Err((error_payload(notify::INVALID_SYNTAX), String::new()));
     };
@@ -230,7 +251,7 @@ fn grant(
         exchanged: Exchanged { nonce_i, nonce_r: &nonce_r, spi_i, spi_r: *own },
         shared,
     };
-    Ok((new.established(sa, cx, peer).map_err(failed)?, payloads))
+    Ok((new.established(sa, cx, peer).map_err(failed)?, payloads, nonce_i.min(&nonce_r).clone()))
 }
 
 /// An IKE SA that both ends have agreed to put in another's place.
@@ -252,7 +273,7 @@ impl New<'_> {
         peer: &Peer,
     ) -> Result<IkeSa, crate::crypto::CryptoError> {
         let New { id, own, initiator, suite, exchanged, shared } = self;
-        let Exchanged { spi_i, spi_r, nonce_i, nonce_r } = exchanged;
+        let Exchanged { spi_i, spi_r, .. } = exchanged;
         let keys =
             IkeKeys::derive_rekey(&suite, exchanged, &shared, old.channel.suite.prf, &old.channel.keys.sk_d);
         let (path, limit) = (old.channel.path, old.channel.limit());
@@ -265,11 +286,13 @@ impl New<'_> {
             replaces: None,
             nat: old.nat,
             underpass: old.underpass,
-            lowest: nonce_i.min(nonce_r).to_vec(),
+            rank: old.rank.clone(),
+            made_here: old.made_here,
             local_id: old.local_id.clone(),
             reauth_in: None,
         };
         let mut new = IkeSa::new(cx, &peer.config, old.proof.clone(), channel, birth);
+        new.prune_at = old.prune_at;
         new.reauth_at = reauth_in.map(|time| cx.now + time);
         Ok(new)
     }
@@ -282,7 +305,12 @@ fn yield_to(sa: &mut IkeSa, cx: &mut Cx<'_>, peer: &mut Peer, to: SessionId) {
 }
 
 fn hand_over(sa: &mut IkeSa, cx: &mut Cx<'_>, peer: &mut Peer, to: SessionId) {
+    if !peer.open().any(|heir| heir.id == to) {
+        // It has been deleted already
+        return peer.children.retire_all(cx, sa.id, "the IKE SA that took its place is gone");
+    }
     peer.children.inherit(sa.id, to);
+    peer.sessions.values_mut().for_each(|session| session.follow(sa.id, to));
     for task in sa.take_tasks() {
         if !matches!(task, Task::RekeyIke | Task::DeleteIke | Task::Liveness) {
             peer.command(cx, to, task);

@@ -137,6 +137,8 @@ pub struct Pair {
     pub nat: Option<SocketAddr>,
     /// Nothing that this host sends arrives.
     pub mute: [bool; 2],
+    /// Prints what happens; set by PAIR_TRACE in the environment.
+    pub trace: bool,
     /// Errors in the clear do not arrive.
     pub silent: bool,
     /// So many of all messages are lost.
@@ -148,6 +150,7 @@ pub struct Pair {
 
 pub const A: usize = 0;
 pub const B: usize = 1;
+const NAMES: [&str; 2] = ["A", "B"];
 
 pub fn psk(text: &str) -> Psk {
     Psk::new(text.as_bytes().to_vec()).unwrap()
@@ -195,7 +198,7 @@ impl Pair {
     }
 
     pub fn seeded(seed: u64) -> Pair {
-        let hosts = [Host::new(2 * seed, ADDRESSES[A]), Host::new(2 * seed + 1, ADDRESSES[B])];
+        let hosts = [Host::new(seed, ADDRESSES[A]), Host::new(!seed, ADDRESSES[B])];
         Pair {
             hosts,
             now: Instant::now(),
@@ -203,6 +206,7 @@ impl Pair {
             nat: None,
             mute: [false; 2],
             silent: false,
+            trace: std::env::var_os("PAIR_TRACE").is_some(),
             loss: 0.0,
             chance: TestRng::new(seed.wrapping_mul(77)),
             lost: 0,
@@ -214,8 +218,16 @@ impl Pair {
         Pair::up_with(|_| {})
     }
 
+    pub fn seeded_up(seed: u64) -> Pair {
+        Pair::seeded(seed).brought_up(|_| {})
+    }
+
     pub fn up_with(change: impl Fn(&mut PeerConfig)) -> Pair {
-        let mut pair = Pair::new();
+        Pair::new().brought_up(change)
+    }
+
+    fn brought_up(self, change: impl Fn(&mut PeerConfig)) -> Pair {
+        let mut pair = self;
         for (host, initiate) in [(B, false), (A, true)] {
             let mut config = config(ADDRESSES[host], ADDRESSES[1 - host]);
             change(&mut config);
@@ -254,6 +266,10 @@ impl Pair {
                 Output::Keepalive(path) => host.keepalives.push(path),
                 Output::Event(peer, event) => {
                     assert_eq!(peer, PEER);
+                    if self.trace {
+                        let event = format!("{event:?}").chars().take(100).collect::<String>();
+                        println!("{} {event}", NAMES[from]);
+                    }
                     host.take(event);
                 }
             }
@@ -275,6 +291,14 @@ impl Pair {
                 other.inbound.spi == sa.outbound.spi && other.inbound.keymat == sa.outbound.keymat
             });
             self.lost += u32::from(!received);
+            if self.trace && !received {
+                println!(
+                    "{} sends by {:04x} in vain\n{}",
+                    NAMES[from],
+                    sa.outbound.spi >> 16,
+                    self.picture()
+                );
+            }
         }
     }
 
@@ -322,6 +346,9 @@ impl Pair {
                 }
             }
         }
+        if self.trace {
+            println!("{} gets {}", NAMES[to], self.describe(&message));
+        }
         self.with(to, |endpoint, now| endpoint.receive(now, UNIX_NOW, path, &message.datagram));
     }
 
@@ -366,6 +393,24 @@ impl Pair {
         panic!("the two never stop talking");
     }
 
+    /// Lets time pass and timers fire, while no message arrives.
+    pub fn timers(&mut self, time: Duration) {
+        let end = self.now + time;
+        for _ in 0..10_000 {
+            let next = self.hosts.iter().filter_map(|host| host.endpoint.timeout()).min();
+            let Some(at) = next.filter(|at| *at <= end) else {
+                self.now = end;
+                return;
+            };
+            self.now = self.now.max(at);
+            for host in [A, B] {
+                self.with(host, |endpoint, now| endpoint.handle_timeout(now));
+            }
+            self.flow();
+        }
+        panic!("the timers never stop firing");
+    }
+
     /// Lets time pass, timers fire and messages arrive.
     pub fn pass(&mut self, time: Duration) {
         let end = self.now + time;
@@ -407,6 +452,27 @@ impl Pair {
     /// Makes a host rekey its IKE SA.
     pub fn rekey_ike(&mut self, host: usize) {
         self.with(host, |endpoint, now| endpoint.rekey_ike(now, PEER));
+    }
+
+    /// A message in a line.
+    fn describe(&self, message: &Message) -> String {
+        let datagram = wire::parse(&message.datagram).unwrap();
+        let header = datagram.header;
+        let spi = u64::from_be_bytes(header.initiator_spi) >> 48;
+        let kind = if header.response { "answer" } else { "request" };
+        let secrets = self.hosts.iter().flat_map(|host| host.endpoint.secrets());
+        let known =
+            secrets.map(|s| (s.spi_i, s.spi_r)).any(|s| s == (header.initiator_spi, header.responder_spi));
+        let payloads =
+            if datagram.sealed.is_some() && known { self.open(message) } else { datagram.payloads };
+        let name = |payload: &Payload| match payload {
+            Payload::Notify(n) => format!("N{}", n.kind),
+            Payload::Delete(d) => format!("D{:x?}", d.spis),
+            Payload::Nonce(n) => format!("Nonce {:02x}", n[0]),
+            other => format!("{other:?}").split('(').next().unwrap_or_default().to_owned(),
+        };
+        let payloads = payloads.iter().map(name).collect::<Vec<_>>().join(" ");
+        format!("{spi:04x} {:?} {kind} {}: {payloads}", header.exchange, header.message_id)
     }
 
     /// What is in a sealed message.
@@ -501,15 +567,36 @@ impl Pair {
     pub fn assert_converged(&self) {
         let [a, b] = [&self.hosts[A], &self.hosts[B]];
         let [sa, sb] = [a.status(self.now), b.status(self.now)];
-        assert_eq!((sa.ike.len(), sb.ike.len()), (1, 1), "one IKE SA\n{sa:#?}\n{sb:#?}");
-        assert_eq!((sa.ike[0].spi_i, sa.ike[0].spi_r), (sb.ike[0].spi_i, sb.ike[0].spi_r));
-        assert_eq!((a.installed.len(), b.installed.len()), (1, 1), "one child SA\n{sa:#?}\n{sb:#?}");
+        let picture = self.picture();
+        assert_eq!((sa.ike.len(), sb.ike.len()), (1, 1), "one IKE SA\n{picture}");
+        assert_eq!((sa.ike[0].spi_i, sa.ike[0].spi_r), (sb.ike[0].spi_i, sb.ike[0].spi_r), "{picture}");
+        assert_eq!((a.installed.len(), b.installed.len()), (1, 1), "one child SA\n{picture}");
         let (ca, cb) = (a.sending().expect("a sends"), b.sending().expect("b sends"));
-        assert_eq!((ca.outbound.spi, ca.inbound.spi), (cb.inbound.spi, cb.outbound.spi));
+        assert_eq!((ca.outbound.spi, ca.inbound.spi), (cb.inbound.spi, cb.outbound.spi), "{picture}");
         assert_eq!((&ca.outbound.keymat, &ca.inbound.keymat), (&cb.inbound.keymat, &cb.outbound.keymat));
         assert_eq!((ca.suite, ca.local, ca.remote), (cb.suite, cb.remote, cb.local));
         assert!(a.up && b.up);
-        assert_eq!((sa.children.len(), sb.children.len()), (1, 1));
+        assert_eq!((sa.children.len(), sb.children.len()), (1, 1), "{picture}");
+    }
+
+    /// All SAs, a line each.
+    pub fn picture(&self) -> String {
+        let mut lines = Vec::new();
+        for (host, name) in self.hosts.iter().zip(NAMES) {
+            let status = host.status(self.now);
+            for ike in status.ike {
+                let (i, r) = (u64::from_be_bytes(ike.spi_i) >> 48, u64::from_be_bytes(ike.spi_r) >> 48);
+                let began = if ike.initiator { "ours" } else { "theirs" };
+                lines.push(format!("{name} IKE {i:04x} {r:04x} {began} {:?} {:?} old", ike.state, ike.age));
+            }
+            for child in status.children {
+                let (i, o) = (child.spi_in >> 16, child.spi_out >> 16);
+                let used = if child.outbound { "used" } else { "" };
+                lines
+                    .push(format!("{name} ESP {i:04x} {o:04x} {:?} {:?} old {used}", child.state, child.age));
+            }
+        }
+        lines.join("\n")
     }
 }
 
