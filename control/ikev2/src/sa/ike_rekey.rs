@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::channel::{Channel, Ends};
-use super::child::public;
+use super::child::{Refusal, public};
 use super::established::{Birth, IkeSa, Phase, REPLACED, Task, Underway};
 use super::numbers::{Own, Owner, nonce};
-use super::payloads::{Parts, error_name, error_payload};
+use super::payloads::{Parts, error_name};
 use super::{Cx, SessionId};
 use crate::config::Path;
 use crate::crypto::{Exchanged, IkeKeys, KeyPair, Secret};
@@ -192,7 +192,7 @@ pub(crate) fn answer(sa: &mut IkeSa, cx: &mut Cx<'_>, peer: &mut Peer, path: Pat
     }
     let (new, payloads, lowest) = match grant(sa, cx, peer, parts) {
         Ok(granted) => granted,
-        Err((notify, why)) => {
+        Err(Refusal { notify, why }) => {
             if !why.is_empty() {
                 peer.trouble(cx, why);
             }
@@ -221,24 +221,23 @@ fn grant(
     cx: &mut Cx<'_>,
     peer: &Peer,
     parts: &Parts,
-) -> Result<(IkeSa, Vec<Payload>, Vec<u8>), (Payload, String)> {
+) -> Result<(IkeSa, Vec<Payload>, Vec<u8>), Refusal> {
     let (Some(offered), Some(nonce_i)) = (&parts.sa, &parts.nonce) else {
-        return Err((error_payload(notify::INVALID_SYNTAX), String::new()));
+        return Err(Refusal::new(notify::INVALID_SYNTAX, ""));
     };
     let id = cx.numbers.session();
     let own = cx.numbers.ike_spi(cx.rng, Owner::Peer(peer.id, id));
-    let choice = choose_ike(offered, &peer.config.ike, Some(*own)).map_err(|error| {
-        (error_payload(notify::NO_PROPOSAL_CHOSEN), format!("{}: IKE: {error}", sa.channel.path.remote.ip()))
-    })?;
+    let remote = sa.channel.path.remote.ip();
+    let choice = choose_ike(offered, &peer.config.ike, Some(*own))
+        .map_err(|error| Refusal::new(notify::NO_PROPOSAL_CHOSEN, format!("{remote}: IKE: {error}")))?;
     let group = choice.suite.group;
     let Some(ke) = parts.ke.as_ref().filter(|ke| ke.group == group.id()) else {
         let wanted = Notify::new(notify::INVALID_KE_PAYLOAD, group.id().to_be_bytes());
-        return Err((Payload::Notify(wanted), String::new()));
+        return Err(Refusal { notify: Payload::Notify(wanted), why: String::new() });
     };
-    let failed =
-        |error: crate::crypto::CryptoError| (error_payload(notify::INVALID_SYNTAX), error.to_string());
+    let failed = |error: crate::crypto::CryptoError| Refusal::new(notify::INVALID_SYNTAX, error.to_string());
     let spi_i = choice.peer_spi.filter(|spi| *spi != [0; 8]);
-    let spi_i = spi_i.ok_or_else(|| (error_payload(notify::INVALID_SYNTAX), String::new()))?;
+    let spi_i = spi_i.ok_or_else(|| Refusal::new(notify::INVALID_SYNTAX, ""))?;
     let key = KeyPair::generate(group, cx.rng).map_err(failed)?;
     let nonce_r = nonce(cx.rng);
     let payloads = vec![Payload::Sa(vec![choice.answer]), Payload::Nonce(nonce_r.clone()), public(&key)];
