@@ -288,6 +288,33 @@ mod tests {
         }
     }
 
+    /// Workers that have the same packet at the same time: each finds it fresh, one delivers it.
+    #[test]
+    fn of_many_copies_one_is_opened() {
+        const WORKERS: usize = 2;
+        let (out, back) = (outbound(config()), inbound(config()));
+        // long ones, so that they are all at it at once
+        let packets: Vec<_> = (0..300).map(|_| sealed(&out, &[7; 60_000])).collect();
+        let ready = std::sync::atomic::AtomicUsize::new(0);
+        let worker = || {
+            let mut opened = 0;
+            for (round, packet) in packets.iter().enumerate() {
+                let mut packet = packet.clone();
+                ready.fetch_add(1, Relaxed);
+                while ready.load(Relaxed) < WORKERS * (round + 1) {
+                    std::thread::yield_now();
+                }
+                opened += usize::from(back.open(&mut packet, 0).is_ok());
+            }
+            opened
+        };
+        let opened: usize = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(worker)).collect();
+            workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+        });
+        assert_eq!((opened, back.usage().packets), (packets.len(), packets.len() as u64));
+    }
+
     #[test]
     fn an_sa_ends() {
         let limits = [(2, u64::MAX), (u64::MAX, 20)];

@@ -19,8 +19,8 @@ pub enum Road {
     Esp,
     /// UDP (RFC 3948).
     Udp {
-        /// The far end's port, 4500 or what a NAT has made of it. Both SAs of a pair share it where the far end is behind a NAT:
-        /// then answers follow to where its packets come from (RFC 7296 section 2.23).
+        /// The far end's port, 4500 or what a NAT has made of it. Both SAs of a pair share it: what is sent goes to where the
+        /// newest genuine packet came from (RFC 7296 section 2.23).
         remote_port: Arc<AtomicU16>,
         /// Ours.
         local_port: u16,
