@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use libc::c_int;
-use socket2::{Domain, MsgHdr, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, MsgHdr, Protocol, SockAddr, SockFilter, Socket, Type};
 
 use super::{mmsg, set_buffers, set_option};
 
@@ -33,6 +33,17 @@ impl RawIp {
         set_option(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, &libc::IP_PMTUDISC_DO)?;
         set_buffers(&socket, buffers)?;
         Ok(RawIp { socket })
+    }
+
+    /// One that only sends: IPv4 packets of any protocol.
+    ///
+    /// # Errors
+    /// EPERM without CAP_NET_RAW.
+    pub fn sender_v4(buffers: usize) -> io::Result<RawIp> {
+        let raw = RawIp::v4(libc::IPPROTO_RAW as u8, buffers)?;
+        // of what arrives with that protocol number, it takes the first 0 bytes: nothing
+        raw.socket.attach_filter(&[SockFilter::new(libc::BPF_RET as u16, 0, 0, 0)])?;
+        Ok(raw)
     }
 
     /// For an IP protocol over IPv6. Received packets start behind their IP headers; source, destination and traffic class stand beside.

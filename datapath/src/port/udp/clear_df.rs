@@ -12,8 +12,6 @@ use crate::wire::ipv4::{self, Ipv4};
 use crate::wire::proto;
 use crate::wire::udp::{self, Udp};
 
-/// The protocol of sockets that only send (raw(7)).
-const SEND_ONLY: u8 = 255;
 /// Bytes of send buffer.
 const BUFFER: usize = 1 << 20;
 
@@ -24,7 +22,7 @@ pub(super) struct ClearDf {
 
 impl ClearDf {
     pub(super) fn open() -> io::Result<ClearDf> {
-        Ok(ClearDf { socket: RawIp::v4(SEND_ONLY, BUFFER)? })
+        Ok(ClearDf { socket: RawIp::sender_v4(BUFFER)? })
     }
 
     /// Sends `payload` from `port`. Without UDP checksum, as RFC 3948 section 2.1 would have it.
