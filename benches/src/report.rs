@@ -7,7 +7,7 @@ use std::fs;
 use serde::Serialize;
 
 use crate::measure::Sample;
-use crate::peers::REFERENCE;
+use crate::peers::{PLAIN, REFERENCE};
 use crate::stats::Summary;
 use crate::{process, udp};
 
@@ -225,6 +225,7 @@ impl Report {
         for row in &self.rows {
             _ = writeln!(t, "- {}: {}", row.name, row.about);
         }
+        self.cost_of_protection(t);
         for (name, why) in &self.skipped {
             _ = writeln!(t, "- {name}: not measured. {why}");
         }
@@ -232,6 +233,17 @@ impl Report {
             for e in &s.errors {
                 _ = writeln!(t, "- {}, round {}: {}", s.peer, s.round, e.lines().next().unwrap_or_default());
             }
+        }
+    }
+
+    /// What ESP costs: each protected kind of tunnel beside the plain one.
+    fn cost_of_protection(&self, t: &mut String) {
+        let Some(plain) = self.rows.iter().find(|r| r.name == PLAIN) else { return };
+        let protected = self.rows.iter().filter(|r| r.name.starts_with(PLAIN) && r.name != PLAIN);
+        for row in protected {
+            let ratio = |key| Some(row.metrics.get(key)?.median / plain.metrics.get(key)?.median);
+            let Some((tcp, cpu)) = ratio("tcp_one_gbps").zip(ratio("switch_cpu_s_per_gb")) else { continue };
+            _ = writeln!(t, "- {} beside plain GRE: {tcp:.2}× TCP, 1 stream; {cpu:.2}× switch CPU", row.name);
         }
     }
 }
@@ -250,6 +262,8 @@ fn cell(metric: &Metric, row: &Row, reference: Option<&Row>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::iperf::Tcp;
+    use crate::noise::Usage;
 
     fn sample(peer: &str, pps: f64) -> Sample {
         Sample { peer: peer.into(), round: 1, packets_per_second: Some(pps), ..Sample::default() }
@@ -265,5 +279,28 @@ mod tests {
         assert!(table.contains("| vxlan | 1450 | - | - | - | 90 [80..100] 1.00× |"), "{table}");
         assert!(table.contains("| x | 1450 | - | - | - | 180 [180..180] 2.00× |"), "{table}");
         assert!(table.contains("- x: about x\n- y: not measured. apt-get install y\n"), "{table}");
+    }
+
+    #[test]
+    fn protected_tunnels_are_held_against_plain_ones() {
+        let tcp = |peer: &str, gbps, switches| Sample {
+            one: Some(Tcp {
+                gbps,
+                gigabytes: 1.0,
+                retransmits: 0,
+                usage: Usage { switches, seconds: 1.0, ..Usage::default() },
+            }),
+            ..sample(peer, 1.0)
+        };
+        let peer = |n: &str| (n.to_owned(), String::new(), 1500);
+        let samples = vec![tcp("underpass", 2.0, 4.0), tcp("underpass-esp", 1.0, 5.0)];
+        let report =
+            Report::new(1, 3, vec![peer("underpass"), peer("underpass-esp")], BTreeMap::new(), samples);
+        let table = report.markdown();
+        assert!(
+            table.contains("underpass-esp beside plain GRE: 0.50× TCP, 1 stream; 1.25× switch CPU"),
+            "{table}"
+        );
+        assert_eq!(table.matches("beside plain GRE").count(), 1);
     }
 }

@@ -18,6 +18,9 @@ use crate::topo::Topology;
 /// The peer that ratios are taken to.
 pub const REFERENCE: &str = "vxlan";
 
+/// Underpass without ESP; the names of its protected kinds begin so.
+pub const PLAIN: &str = "underpass";
+
 /// A way to join two hosts' docker0 bridges.
 pub trait Peer: std::fmt::Debug {
     /// How `--peers` names it.

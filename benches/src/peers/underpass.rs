@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::{Peer, Running};
+use super::{PLAIN, Peer, Running};
 use crate::process::{self, Job};
 use crate::topo::Topology;
 
@@ -40,7 +40,7 @@ impl Road {
 impl Peer for Underpass {
     fn name(&self) -> &'static str {
         match self.road {
-            Road::Gre => "underpass",
+            Road::Gre => PLAIN,
             Road::Esp => "underpass-esp",
             Road::Udp => "underpass-udp",
         }
