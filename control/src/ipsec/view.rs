@@ -27,8 +27,8 @@ pub struct View {
 impl Ipsec {
     /// Every protected tunnel, by name.
     pub fn views(&self) -> BTreeMap<String, View> {
-        self.visit(|_, pair, peer, blocked| {
-            let view = |tunnel: &String| (tunnel.clone(), view(tunnel, pair, peer, blocked));
+        self.visit(|key, pair, peer, blocked| {
+            let view = |tunnel: &String| (tunnel.clone(), view(tunnel, key, pair, peer, blocked));
             pair.wanted.tunnels.iter().map(view).collect::<Vec<_>>()
         })
         .into_iter()
@@ -67,12 +67,17 @@ impl Ipsec {
 }
 
 /// What is wrong, the plainest cause first. Nothing is while there is an SA, but for files that cannot be read.
-fn trouble<'a>(pair: &'a Pair, peer: Option<&'a PeerStatus>, blocked: Option<&'a str>) -> Option<&'a str> {
-    let up = peer.is_some_and(|p| p.state == PeerState::Up);
-    blocked.filter(|_| !up).or(pair.unreadable.as_deref()).or_else(|| pair.trouble().filter(|_| !up))
+fn trouble(key: &PairKey, pair: &Pair, peer: Option<&PeerStatus>, blocked: Option<&str>) -> Option<String> {
+    let unreadable = pair.unreadable.as_deref();
+    if peer.is_some_and(|p| p.state == PeerState::Up) {
+        return unreadable.map(str::to_owned);
+    }
+    let no_route = || key.local.is_none().then(|| format!("there is no route to {}", key.remote));
+    let known = blocked.or(unreadable).map(str::to_owned);
+    known.or_else(no_route).or_else(|| pair.trouble().map(str::to_owned))
 }
 
-fn view(tunnel: &str, pair: &Pair, peer: Option<&PeerStatus>, blocked: Option<&str>) -> View {
+fn view(tunnel: &str, key: &PairKey, pair: &Pair, peer: Option<&PeerStatus>, blocked: Option<&str>) -> View {
     let state = peer.map_or(PeerState::Down, |p| p.state);
     let up = state == PeerState::Up;
     let mut status = vec![("ipsec", state_word(state).to_owned())];
@@ -86,7 +91,7 @@ fn view(tunnel: &str, pair: &Pair, peer: Option<&PeerStatus>, blocked: Option<&s
             status.push(("ipsec_encapsulation", if child.udp.is_some() { "udp" } else { "esp" }.to_owned()));
         }
     }
-    let error = trouble(pair, peer, blocked).map(|why| format!("{tunnel}: {why}"));
+    let error = trouble(key, pair, peer, blocked).map(|why| format!("{tunnel}: {why}"));
     View { up, status, error }
 }
 
@@ -107,8 +112,8 @@ fn pair_text(
     if pair.wanted.protection.plaintext {
         line("Plaintext", "allowed while there is no SA");
     }
-    let last = peer.and_then(|p| p.last_error.as_deref());
-    line("Last error", last.or_else(|| trouble(pair, peer, blocked)).unwrap_or("none"));
+    let last = trouble(key, pair, peer, blocked).or_else(|| peer?.last_error.clone());
+    line("Last error", last.as_deref().unwrap_or("none"));
     if let Some(retry) = peer.and_then(|p| p.retry_in) {
         line("Next attempt", &format!("in {}", time(retry)));
     }

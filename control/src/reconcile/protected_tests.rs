@@ -189,3 +189,65 @@ fn another_ike_daemon_on_the_host_is_named() {
         });
     }
 }
+
+#[test]
+fn what_operators_see_of_a_tunnel_without_a_peer() {
+    in_namespace(async {
+        let db = database();
+        let mut reconciler = reconciler().await;
+        add_br(&db, "br0", json!({}));
+        let shown = |reconciler: &Reconciler| reconciler.ipsec.tunnels_show(db.borrow().db());
+        reconciler.run_once(&db).await;
+        assert_eq!(shown(&reconciler), "No tunnels configured with IPsec");
+        let options = [("psk", "swordfish"), ("ipsec_encapsulation", "yes"), ("ipsec_lifetime", "1h")];
+        add_port(&db, "br0", "gre0", gre("ipsec_gre", &options), json!({}));
+        reconciler.run_once(&db).await;
+        assert_eq!(error(&db, "gre0"), "gre0: there is no route to 192.0.2.1");
+        assert_eq!(
+            shown(&reconciler),
+            "Interface name: gre0 v1 (CONFIGURED)
+  Tunnel Type:    gre
+  Local IP:       %defaultroute
+  Remote IP:      192.0.2.1
+  Address Family: IPv4
+  SKB mark:       None
+  Local cert:     None
+  Local name:     None
+  Local key:      None
+  Remote cert:    None
+  Remote name:    None
+  CA cert:        None
+  PSK:            (hidden)
+  Custom Options: {'encapsulation': 'yes', 'lifetime': '1h'}
+  Ofport:         1
+  CFM state:      Disabled
+Kernel policies installed:
+Kernel security associations installed:
+IPsec connections that are active:
+
+"
+        );
+        host();
+        reconciler.run_once(&db).await;
+        assert_eq!(seen(&db, "gre0"), (Some(1), String::new(), "down".into(), Some("connecting".into())));
+        assert!(shown(&reconciler).contains("  src 192.0.2.9/32 dst 192.0.2.1/32 proto gre\n"));
+        let status = reconciler.ipsec.status(None).unwrap();
+        assert!(status.starts_with(
+            "Tunnel gre0
+  Hosts:          192.0.2.9 - 192.0.2.1
+  State:          connecting
+  Authentication: pre-shared key
+  Last error:     none
+  IKE SA "
+        ));
+        assert!(reconciler.ipsec.status(Some("gre1")).is_err());
+
+        let more = [("psk", "swordfish"), ("remote_cert", "/x")];
+        set_interface(&db, "gre0", gre("gre", &more));
+        reconciler.run_once(&db).await;
+        let why = ": 'certificate', 'private_key', 'ca_cert', 'remote_cert', and 'remote_name' must be unset with PSK";
+        assert!(shown(&reconciler).starts_with(&format!("Interface name: gre0 v2 (INVALID{why})\n")));
+        assert_eq!(error(&db, "gre0"), format!("gre0{why}"));
+        assert_eq!(reconciler.ipsec.status(None).unwrap(), "No tunnel asks for IPsec");
+    });
+}
