@@ -92,6 +92,9 @@ fn complain(trouble: &mut Option<String>, v6: bool, port: u16, error: &io::Error
             "another program has UDP port {port} ({family}): stop the IKE daemon of this host (strongSwan's charon, \
              libreswan's pluto), and this tunnel comes up by itself"
         ),
+        ErrorKind::PermissionDenied => {
+            format!("cannot open UDP port {port} ({family}): this process lacks CAP_NET_BIND_SERVICE")
+        }
         _ => format!("cannot open UDP port {port} ({family}): {}", reason(error)),
     };
     if trouble.as_ref() != Some(&text) {
