@@ -3,19 +3,49 @@
 use std::time::Duration;
 
 use harness::topology::{UNDERLAY, reaches, two_hosts};
-use harness::{Capture, Container, Host, cli, poll, traffic};
+use harness::{Capture, Container, Host, Keys, cli, poll, traffic};
 
 /// Bytes that GRE over IPv4 takes from the underlay's MTU: outer IPv4 20, GRE 4, inner Ethernet 14.
 const OVERHEAD: u32 = 38;
 
+/// How the tunnel travels.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Road {
+    Gre,
+    Esp,
+    EspInUdp,
+}
+
+impl Road {
+    fn options(self) -> &'static str {
+        match self {
+            Road::Gre => "",
+            Road::Esp => "options:psk=thisisnotagoodpsk options:encapsulation=esp",
+            Road::EspInUdp => "options:psk=thisisnotagoodpsk options:encapsulation=udp",
+        }
+    }
+
+    /// The longest inner IP packet. In ESP what is sealed ends with two bytes at a multiple of four; around it are SPI,
+    /// sequence number, IV and ICV.
+    fn inner(self, mtu: u32) -> u32 {
+        let sealed = |outer: u32| (mtu - outer - 8 - 8 - 16) / 4 * 4 - 2 - 4 - 14;
+        match self {
+            Road::Gre => mtu - OVERHEAD,
+            Road::Esp => sealed(20),
+            Road::EspInUdp => sealed(20 + 8),
+        }
+    }
+}
+
 /// ```text
 ///   [ container mtu 1500 ─ docker0 hA ]── mtu 1500, 1400 or 9000 ──[ hB docker0 ─ container mtu 1500 ]
 /// ```
-fn joined(mtu: u32) -> ([Host; 2], [Container; 2]) {
+fn joined(mtu: u32, road: Road) -> ([Host; 2], [Container; 2]) {
     let [mut a, mut b] = two_hosts(mtu);
     for (h, remote) in [(&mut a, UNDERLAY[1]), (&mut b, UNDERLAY[0])] {
         h.start();
-        h.join(&[remote]);
+        h.join(&[]);
+        h.gre("gre0", remote, road.options());
     }
     let containers = [a.container(), b.container()];
     for (c, address) in containers.iter().zip(["fd00::11:2", "fd00::42:2"]) {
@@ -30,23 +60,36 @@ fn joined(mtu: u32) -> ([Host; 2], [Container; 2]) {
 
 #[test]
 fn underlay_of_1500() {
-    everything_passes(1500);
+    everything_passes(1500, Road::Gre);
 }
 
 #[test]
 fn underlay_of_1400() {
-    everything_passes(1400);
+    everything_passes(1400, Road::Gre);
 }
 
 #[test]
 fn underlay_of_9000() {
-    everything_passes(9000);
+    everything_passes(9000, Road::Gre);
 }
 
-fn everything_passes(mtu: u32) {
-    let ([a, b], [ca, cb]) = joined(mtu);
-    let inner = mtu - OVERHEAD;
-    let capture = Capture::start(&a, "u0", "ip proto 47");
+#[test]
+fn esp_over_an_underlay_of_1500() {
+    everything_passes(1500, Road::Esp);
+}
+
+#[test]
+fn esp_in_udp_over_an_underlay_of_1401() {
+    everything_passes(1401, Road::EspInUdp);
+}
+
+fn everything_passes(mtu: u32, road: Road) {
+    let ([a, b], [ca, cb]) = joined(mtu, road);
+    let inner = road.inner(mtu);
+    let capture = match road {
+        Road::Gre => Capture::start(&a, "u0", "ip proto 47"),
+        _ => Capture::wire([&a, &b], "u0", "ip proto 47 or ip proto 50 or udp port 4500"),
+    };
 
     // TCP both ways, every byte checked, and at speed
     for (from, to, ip) in
@@ -83,11 +126,22 @@ fn everything_passes(mtu: u32) {
     df_is_answered(&ca, &cb.ip, "-s 1472", inner);
     df_is_answered(&ca, "fd00::42:2", "-s 1452", inner);
 
-    capture.stop().assert_clean(mtu);
+    let keys = (road != Road::Gre).then(|| Keys::export(&a));
+    let mut seen = capture.stop();
+    match keys {
+        None => seen.assert_clean(mtu),
+        Some(keys) => {
+            seen.open_with(keys);
+            seen.assert_clean_within(mtu);
+        }
+    }
     for h in [&a, &b] {
         let counted = h.appctl("coverage/show");
-        for why in ["drop_malformed", "drop_no_room", "drop_underlay_tx", "gre_"] {
-            assert!(!counted.contains(why), "{counted}");
+        for why in ["drop_malformed", "drop_no_room", "drop_underlay_tx", "gre_", "esp_"] {
+            // before there is an SA, protected tunnels send nothing
+            let mut lines =
+                counted.lines().filter(|l| l.starts_with(why) && !l.starts_with("esp_no_outbound_sa"));
+            assert_eq!(lines.next(), None, "{counted}");
         }
     }
 }
@@ -110,7 +164,7 @@ fn df_is_answered(from: &Container, ip: &str, size: &str, inner: u32) {
 /// The underlay shrinks and grows under a running TCP stream.
 #[test]
 fn mtu_changes_while_running() {
-    let ([a, b], [ca, cb]) = joined(1500);
+    let ([a, b], [ca, cb]) = joined(1500, Road::Gre);
     let mut server =
         cb.bound("iperf3").args(["-s", "-1"]).stdout(std::process::Stdio::null()).spawn().unwrap();
     traffic::listening(&cb, "tcp", 5201);
