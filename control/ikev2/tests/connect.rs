@@ -54,3 +54,24 @@ fn wrong_psk_is_told_on_both_sides() {
     assert!(told.contains("10.9.0.2 refuses our proof of identity (AUTHENTICATION_FAILED)"), "{told}");
     assert!(pair.hosts.iter().all(|host| host.installed.is_empty()));
 }
+
+/// Somebody on the path, without the key, sends A's messages back to it from B's address.
+#[test]
+fn nobody_meets_himself() {
+    let mut pair = Pair::new();
+    pair.configure(A, config(ADDRESSES[A], ADDRESSES[B]));
+    let mut sent = 0;
+    while let Some(message) = pair.wire.pop_front() {
+        sent += 1;
+        assert!(sent < 100, "A talks to itself");
+        // B's address, and the port that the message went to
+        let turned = |ip: std::net::SocketAddr, port: u16| std::net::SocketAddr::new(ip.ip(), port);
+        let path = ikev2::Path {
+            local: turned(message.path.local, message.path.remote.port()),
+            remote: turned(message.path.remote, message.path.local.port()),
+        };
+        pair.with(A, |endpoint, now| endpoint.receive(now, UNIX_NOW, path, &message.datagram));
+    }
+    assert!(pair.hosts[A].installed.is_empty());
+    assert_eq!(pair.hosts[A].status(pair.now).state, ikev2::PeerState::Connecting);
+}

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests too
 
 mod pair;
+mod puppet;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -80,6 +81,36 @@ fn initiator_behind_a_nat() {
     pair.pass(Duration::from_secs(120));
     pair.assert_up_behind_nat(61001);
     assert_eq!(pair.lost, 0);
+}
+
+/// strongSwan answers with selectors of the addresses that it sees (RFC 7296 2.23.1): ours is the NAT's to it, its own
+/// a private one to us if it stands behind another.
+#[test]
+fn the_peer_may_write_the_addresses_that_it_sees() {
+    use ikev2::wire::Payload;
+    for (ours, its, fits) in [
+        ("192.0.2.1", "10.9.0.2", true),
+        ("10.9.0.1", "192.168.0.7", true),
+        ("192.0.2.1", "192.168.0.7", true),
+        ("fd00::1", "10.9.0.2", false),
+    ] {
+        let mut host = puppet::Host::new(true);
+        let (mut puppet, request) = puppet::Puppet::init_asked(&mut host);
+        let (header, payloads) = puppet.open(&request);
+        let mut payloads = puppet.auth_answer(&payloads);
+        for payload in &mut payloads {
+            let (ts, address) = match payload {
+                Payload::TsI(ts) => (ts, ours),
+                Payload::TsR(ts) => (ts, its),
+                _ => continue,
+            };
+            ts[0].start = address.parse().unwrap();
+            ts[0].end = ts[0].start;
+        }
+        let answer = puppet.answer(&header, &payloads);
+        host.receive(puppet::path(4500), &answer);
+        assert_eq!(host.installed().len(), usize::from(fits), "{ours} {its}: {:?}", host.events);
+    }
 }
 
 #[test]

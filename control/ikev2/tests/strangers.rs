@@ -5,7 +5,8 @@ mod puppet;
 
 use std::net::{IpAddr, SocketAddr};
 
-use ikev2::wire::{Exchange, Notify, Payload, encode_clear, kind, notify, parse};
+use ikev2::proposal::Group;
+use ikev2::wire::{Exchange, KeyExchange, Notify, Payload, encode_clear, kind, notify, parse};
 use ikev2::{Event, Limits, Path};
 use puppet::{Host, Puppet, path};
 
@@ -69,6 +70,28 @@ fn in_the_peers_name() {
     }
     let puppet = Puppet::connect(&mut host);
     assert_ne!(puppet.child[1], 0);
+}
+
+/// Public values that nobody has, in the peer's name: nothing is spent on them, and they take nobody's place.
+#[test]
+fn of_impossible_public_values() {
+    let mut host = Host::new(false);
+    for value in [vec![0; 32], vec![9; 31], Vec::new()] {
+        for group in [Group::Curve25519, Group::Ecp256] {
+            let puppet = Puppet::new(true);
+            let ke = KeyExchange { group: group.id(), data: value.clone() };
+            let mut payloads = puppet.init_request();
+            let place = payloads.iter().position(|p| p.kind() == kind::KE).unwrap();
+            payloads[place] = Payload::Ke(ke);
+            let request = encode_clear(&puppet.header(Exchange::SaInit, false, 0), &payloads);
+            for answer in host.receive(path(500), &request) {
+                let refused = matches!(&parse(&answer).unwrap().payloads[..], [Payload::Notify(_)]);
+                assert!(refused, "{group} {value:?}");
+            }
+        }
+    }
+    assert!(host.installed().is_empty());
+    connect(&mut host, |_| {});
 }
 
 /// Addresses of no peer: a few errors a second, whatever comes, and what stands is not touched.

@@ -54,6 +54,10 @@ impl Strangers {
     ) {
         let spi_i = datagram.header.initiator_spi;
         let source = path.remote.ip();
+        if cx.numbers.owner(&spi_i).is_some() {
+            // Our own request, sent back to us: whoever has the same key as the peer must not meet himself in its place
+            return;
+        }
         if let Some(known) = self.requests.get(&(spi_i, source)).and_then(|id| self.sessions.get(id)) {
             return known.repeat(cx, datagram.bytes);
         }

@@ -78,6 +78,8 @@ impl HalfOpen {
         }
         let failed =
             |error: crate::crypto::CryptoError| Refusal::new(notify::INVALID_SYNTAX, error.to_string());
+        // Before anything is spent on it: who is refused leaves no half-open IKE SA behind, and so is asked for no cookie
+        group.check_public(&ke.data).map_err(failed)?;
         let key = KeyPair::generate(group, cx.rng).map_err(failed)?;
         let public = public(&key);
         let shared = key.agree(&ke.data).map_err(failed)?;

@@ -98,9 +98,15 @@ pub(crate) fn accept(
         return Err(format!("{remote} wants tunnel mode: set it to transport mode (type=transport)"));
     }
     let local = between.channel.path.local.ip();
-    let exact =
-        |granted: &[TrafficSelector], ip| !granted.is_empty() && granted.iter().all(|ts| *ts == selector(ip));
-    if !exact(ts_i, local) || !exact(ts_r, remote) {
+    // Behind a NAT the peer may write the address that it knows (RFC 7296 2.23.1): strongSwan does
+    let exact = |granted: &[TrafficSelector], ip: IpAddr, translated: bool| {
+        let one = |ts: &TrafficSelector| {
+            *ts == selector(ip)
+                || translated && *ts == selector(ts.start) && ts.start.is_ipv4() == ip.is_ipv4()
+        };
+        !granted.is_empty() && granted.iter().all(one)
+    };
+    if !exact(ts_i, local, between.nat.local) || !exact(ts_r, remote, between.nat.remote) {
         let granted = (list(ts_i), list(ts_r));
         return Err(format!(
             "{remote} protects {} to {}, and not GRE between {local} and {remote}",

@@ -177,6 +177,11 @@ impl Init {
         if spi_r == [0; 8] || suite.group != self.key.group() || ke.group != suite.group.id() {
             return Some(Session::Init(self));
         }
+        // Our key serves once: it is not spent on what anybody may have sent
+        if let Err(error) = suite.group.check_public(&ke.data) {
+            peer.trouble(cx, error.to_string());
+            return Some(Session::Init(self));
+        }
         let exchanged = Exchanged { nonce_i: &self.nonce, nonce_r, spi_i: *self.spi, spi_r };
         let underpass = parts.vendors.iter().any(|vendor| vendor == nat::VENDOR_ID);
         let nat = nat::Nat::detect(
