@@ -103,6 +103,7 @@ impl Ipsec {
         let (wanted, refused) = pair_up(asks);
         let now = Instant::now();
         let (mut peers, mut state) = (self.peers.borrow_mut(), self.state.borrow_mut());
+        peers.reclaim(&state.policies());
         let (mut plan, changed) = peers.follow(wanted, &mut state.sas, now);
         plan.extend(refused.into_iter().map(|(tunnel, why)| (tunnel, Err(why))));
         self.sockets.borrow_mut().keep_for(peers.families(), now);

@@ -1,6 +1,6 @@
 //! Host pairs and the IKE engine's peers, which are the same seen from two sides.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use datapath::snapshot::PolicyId;
@@ -29,6 +29,8 @@ pub struct Peers {
     by_peer: HashMap<PeerId, PairKey>,
     last_peer: u32,
     policies: Ids,
+    /// Policies of pairs that are gone, to which tunnels may still refer.
+    retired: Vec<PolicyId>,
     credentials: Credentials,
 }
 
@@ -89,6 +91,7 @@ impl Default for Peers {
             by_peer: HashMap::new(),
             last_peer: 0,
             policies: Ids::default(),
+            retired: Vec::new(),
             credentials: Credentials::default(),
         }
     }
@@ -106,7 +109,6 @@ impl Peers {
         self.credentials.look_again();
         let (mut plan, mut changed) = (BTreeMap::new(), false);
         let mut before = std::mem::take(&mut self.pairs);
-        // Policies of new pairs before those of old ones are free again: none changes hands in one round
         for (key, wanted) in wanted {
             let tunnels = wanted.tunnels.clone();
             let read = match before.remove(&key) {
@@ -134,6 +136,14 @@ impl Peers {
         changed |= !before.is_empty();
         before.into_values().for_each(|pair| self.dismiss(&pair, sas, now));
         (plan, changed)
+    }
+
+    /// Policies of pairs that are gone are free again once no tunnel refers to them: a tunnel that has outlived its pair, for
+    /// its row went and no pass has seen that yet, must not find itself with the keys of others, or in the clear.
+    pub fn reclaim(&mut self, in_use: &BTreeSet<PolicyId>) {
+        let (standing, free): (Vec<_>, Vec<_>) = self.retired.drain(..).partition(|id| in_use.contains(id));
+        self.retired = standing;
+        free.into_iter().for_each(|id| self.policies.give_back(id.0));
     }
 
     /// Which pair a peer of the engine is.
@@ -189,7 +199,7 @@ impl Peers {
         sas.remove(pair.policy);
         self.by_peer.remove(&pair.peer);
         self.engine.remove(now, pair.peer);
-        self.policies.give_back(pair.policy.0);
+        self.retired.push(pair.policy);
     }
 }
 
@@ -277,6 +287,23 @@ mod tests {
         assert_eq!((refused["gre1"].clone(), changed), (Err(why.to_owned()), true));
         assert!(peers.pairs.is_empty() && sas.children().next().is_none());
         assert_eq!(peers.families(), [false, false]);
+    }
+
+    /// A row may go, and another come, before a pass takes the first one's tunnel away.
+    #[test]
+    fn a_policy_that_a_tunnel_still_refers_to_is_not_given_to_another_pair() {
+        let (mut peers, mut sas, now) = (Peers::default(), Sas::default(), Instant::now());
+        let mut only = |in_use: &[PolicyId], last: u8| {
+            peers.reclaim(&in_use.iter().copied().collect());
+            let pairs = [(key(last), wanted(&["gre0"], psk("x")))];
+            let (plan, _) = peers.follow(pairs.into_iter().collect(), &mut sas, now);
+            plan["gre0"].clone().unwrap()
+        };
+        let first = only(&[], 1);
+        let second = only(&[first], 2);
+        let third = only(&[first], 3);
+        assert!(first != second && first != third && second != third);
+        assert_eq!(only(&[third], 4), first, "free again once nothing refers to it");
     }
 
     #[test]

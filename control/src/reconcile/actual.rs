@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use datapath::fdb::Fdb;
 use datapath::port::{RxRoad, Underlay};
-use datapath::snapshot::{Bridge, BridgeId, OfPort, Port, PortId, PortKind, Snapshot};
+use datapath::snapshot::{Bridge, BridgeId, OfPort, PolicyId, Port, PortId, PortKind, Snapshot};
 use datapath::tunnel::Demux;
 
 use crate::devices::member::Member;
@@ -88,6 +88,16 @@ impl State {
     /// The socket of that road and IP version, if it is open.
     pub fn underlay(&self, road: RxRoad, v6: bool) -> Option<Arc<Underlay>> {
         self.underlays.iter().find(|u| u.road() == road && u.is_ipv6() == v6).cloned()
+    }
+
+    /// The host pairs that tunnels refer to.
+    pub fn policies(&self) -> BTreeSet<PolicyId> {
+        let ports = self.bridges.values().flat_map(|bridge| bridge.ports.values());
+        let policy = |port: &PortState| match &port.port.kind {
+            PortKind::Tunnel(tunnel) => tunnel.policy,
+            PortKind::Local(_) => None,
+        };
+        ports.filter_map(policy).collect()
     }
 
     /// The picture that workers shall forward by. Err: two tunnels that a received packet could belong to.

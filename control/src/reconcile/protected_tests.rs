@@ -158,6 +158,28 @@ fn tunnels_between_two_hosts_share_a_policy_or_are_refused() {
     });
 }
 
+/// Until a pass takes it away a tunnel may stand that has no row any more, and others may come meanwhile.
+#[test]
+fn a_tunnel_that_outlives_its_row_does_not_go_by_the_policy_of_another() {
+    in_namespace(async {
+        host();
+        let db = database();
+        let mut reconciler = reconciler().await;
+        add_br(&db, "br0", json!({}));
+        add_port(&db, "br0", "gre0", gre("gre", &[("psk", "x")]), json!({}));
+        reconciler.run_once(&db).await;
+        del_port(&db, "br0", "gre0");
+        reconciler.follow_paths(&db).await;
+        let careless = [("remote_ip", "192.0.2.2"), ("psk", "y"), ("plaintext", "allow")];
+        add_port(&db, "br0", "gre1", json!({"type": "gre", "options": map(&careless)}), json!({}));
+        reconciler.follow_paths(&db).await;
+        let standing = reconciler.tunnel_of("br0", "gre0").unwrap();
+        let snapshot = reconciler.datapath.snapshot();
+        assert!(snapshot.policies.iter().flatten().any(|policy| policy.may_send_plain));
+        assert!(snapshot.way(&standing).is_err());
+    });
+}
+
 #[test]
 fn another_ike_daemon_on_the_host_is_named() {
     for port in [500, 4500] {
