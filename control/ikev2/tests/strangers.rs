@@ -196,11 +196,12 @@ fn repeated() {
     for _ in 0..100 {
         assert_eq!(host.receive(path, &request), answer);
     }
-    // another one with the same SPI gets none
+    // another one with the same SPI, which somebody may have sent to be first, stands for itself
     let mut other = request;
     let last = other.len() - 1;
     other[last] ^= 1;
-    assert_eq!(host.receive(path, &other), Vec::<Vec<u8>>::new());
+    let [another] = &host.receive(path, &other)[..] else { panic!("one answer") };
+    assert_ne!(*another, answer[0]);
 }
 
 /// The operator is told what a peer asks for in vain, but not by whoever has much to say in its name.

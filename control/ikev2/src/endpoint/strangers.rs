@@ -58,8 +58,9 @@ impl Strangers {
             // Our own request, sent back to us: whoever has the same key as the peer must not meet himself in its place
             return;
         }
-        if let Some(known) = self.requests.get(&(spi_i, source)).and_then(|id| self.sessions.get(id)) {
-            return known.repeat(cx, datagram.bytes);
+        let known = self.requests.get(&(spi_i, source)).and_then(|id| self.sessions.get(id));
+        if known.is_some_and(|known| known.repeat(cx, datagram.bytes)) {
+            return;
         }
         let best =
             peers.values().filter_map(|peer| Some((peer.fits(path)?, peer.id))).max_by_key(|(fit, _)| *fit);

@@ -129,11 +129,14 @@ impl HalfOpen {
         })
     }
 
-    /// The request came again: so does the answer, if it is the very same (RFC 7296 2.1).
-    pub fn repeat(&self, cx: &mut Cx<'_>, request: &[u8]) {
-        if self.request == request {
+    /// Answers alike if this is the very same request (RFC 7296 2.1). Another one under the same SPI, with a key of another
+    /// group perhaps, stands for itself.
+    pub fn repeat(&self, cx: &mut Cx<'_>, request: &[u8]) -> bool {
+        let same = self.request == request;
+        if same {
             cx.transmit(self.path, self.answer.clone());
         }
+        same
     }
 
     /// The SPI of the initiator.

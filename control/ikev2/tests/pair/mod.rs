@@ -17,7 +17,8 @@ use ikev2::{
     PeerConfig, PeerId, PeerStatus,
 };
 
-pub const UNIX_NOW: u64 = 1_800_000_000;
+/// 2026-06-01, within the year for which the certificates of `data/pki` are valid.
+pub const UNIX_NOW: u64 = 1_780_272_000;
 pub const PEER: PeerId = PeerId(1);
 
 /// Seeded, and with nonces whose first octet a test may choose: they decide collisions.
