@@ -186,10 +186,14 @@ pub(crate) fn check(
     verify(&config.trust, octets, auth, &parts.certificates, &id, cx.unix_now)
 }
 
+/// The least time between proofs: a peer that wants them sooner would have us do nothing else.
+const LEAST_LIFETIME: u32 = 60;
+
 /// RFC 4478: after so many seconds the responder wants new proofs.
 fn lifetime(notify: &Notify) -> Option<std::time::Duration> {
     let seconds = <[u8; 4]>::try_from(&notify.data[..]).ok()?;
-    Some(std::time::Duration::from_secs(u32::from_be_bytes(seconds).into()))
+    let seconds = u32::from_be_bytes(seconds).max(LEAST_LIFETIME);
+    Some(std::time::Duration::from_secs(seconds.into()))
 }
 
 fn refusal(config: &PeerConfig, error: Option<&Notify>) -> String {
@@ -208,5 +212,20 @@ fn refusal(config: &PeerConfig, error: Option<&Notify>) -> String {
         ),
         Some(kind) => format!("{remote} refuses IKE_AUTH with {}", error_name(kind)),
         None => format!("{remote} answers IKE_AUTH without proof of its identity"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn nobody_has_us_prove_ourselves_without_pause() {
+        let said = |data: &[u8]| lifetime(&Notify::new(notify::AUTH_LIFETIME, data));
+        assert_eq!(said(&[0, 0, 0, 0]), Some(Duration::from_secs(60)));
+        assert_eq!(said(&[0, 0, 0x0e, 0x10]), Some(Duration::from_secs(3600)));
+        assert_eq!(said(&[1]), None);
     }
 }
