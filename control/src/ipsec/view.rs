@@ -110,7 +110,7 @@ fn pair_text(
     line("State", state_word(peer.map_or(PeerState::Down, |p| p.state)));
     line("Authentication", &authentication(&pair.loaded));
     if pair.wanted.protection.plaintext {
-        line("Plaintext", "allowed while there is no SA");
+        line("Plaintext", "accepted; sent while there is no SA");
     }
     let last = trouble(key, pair, peer, blocked).or_else(|| peer?.last_error.clone());
     line("Last error", last.as_deref().unwrap_or("none"));

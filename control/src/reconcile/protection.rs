@@ -63,7 +63,7 @@ pub struct Protection {
     pub auth: Auth,
     /// Whether ESP goes in UDP.
     pub encapsulation: Encapsulation,
-    /// `options:plaintext=allow`: GRE in the clear will do, too.
+    /// `options:plaintext=allow`: GRE in the clear is accepted, and sent while there is no SA.
     pub plaintext: bool,
     /// `options:ipsec_ikelifetime`: how long an IKE SA lives.
     pub ike_lifetime: Option<Duration>,
@@ -203,7 +203,7 @@ pub fn read(
         let allowed = options.get("plaintext").is_some_and(|v| v.eq_ignore_ascii_case("allow"));
         if allowed {
             warnings.push(format!(
-                "{name}: plaintext=allow: while there is no SA, this tunnel sends and accepts GRE in the clear"
+                "{name}: plaintext=allow: this tunnel accepts GRE in the clear, and sends it so while there is no SA"
             ));
         }
         Ok(Protection {
@@ -552,7 +552,7 @@ mod tests {
                 "allow",
                 Protection { plaintext: true, ..psk.clone() },
                 vec![
-                    "gre0: plaintext=allow: while there is no SA, this tunnel sends and accepts GRE in the clear",
+                    "gre0: plaintext=allow: this tunnel accepts GRE in the clear, and sends it so while there is no SA",
                 ],
             ),
         ] {
