@@ -120,10 +120,12 @@ impl Ipsec {
                 pair.set_down(why, Instant::now());
             }
             Event::Trouble(why) => {
-                if pair.set_trouble(why, Instant::now()) {
-                    let why = pair.trouble().unwrap_or_default();
-                    tracing::warn!("{}: {why}", pair.wanted.name());
+                // Strangers cause it, too: what is no news must cost nothing
+                if !pair.set_trouble(why, Instant::now()) {
+                    return false;
                 }
+                let why = pair.trouble().unwrap_or_default();
+                tracing::warn!("{}: {why}", pair.wanted.name());
             }
         }
         self.news.notify_one();

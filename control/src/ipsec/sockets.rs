@@ -17,8 +17,9 @@ use tokio::net::UdpSocket;
 
 use crate::devices::reason;
 
-/// Bytes that may wait to be read: a burst of strangers must not crowd out a peer at once.
-const RECEIVE_BUFFER: usize = 1 << 20;
+/// Bytes that may wait each way: neither must a burst of strangers crowd out a peer, nor messages that wait for hosts which
+/// do not answer ARP.
+const BUFFERS: usize = 1 << 20;
 /// The longest UDP datagram.
 pub const LONGEST: usize = 65535;
 /// How long sockets stay open behind the last tunnel, for the messages that tell its peer.
@@ -123,7 +124,9 @@ impl IkeSocket {
         let domain = if v6 { Domain::IPV6 } else { Domain::IPV4 };
         let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_nonblocking(true)?;
-        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+        // Beyond what the host allows to everybody, where we may
+        let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFERS);
+        let _ = setsockopt(&socket, sockopt::SndBufForce, &BUFFERS);
         let any: IpAddr = match v6 {
             true => {
                 socket.set_only_v6(true)?;
@@ -213,6 +216,7 @@ impl IkeSocket {
 mod tests {
     use super::*;
     use crate::devices::testing::{eventually, in_namespace, ip};
+    use nix::sys::socket::getsockopt;
 
     #[test]
     fn sockets_come_when_needed_and_linger() {
@@ -252,6 +256,12 @@ mod tests {
                 [(false, "192.0.2.7:500", "127.0.0.1:0"), (true, "[2001:db8::7]:500", "[::1]:0")]
             {
                 let socket = IkeSocket::open(v6).unwrap();
+                let buffers = [
+                    getsockopt(&socket.socket, sockopt::RcvBuf).unwrap(),
+                    getsockopt(&socket.socket, sockopt::SndBuf).unwrap(),
+                ];
+                // the kernel doubles what is asked for
+                assert_eq!(buffers, [2 * BUFFERS; 2]);
                 let client = UdpSocket::bind(other).await.unwrap();
                 // Again if need be: an IPv6 address just added is not always there at once
                 let mut buffer = [0; 100];
