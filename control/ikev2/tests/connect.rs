@@ -360,3 +360,18 @@ fn own_address_unknown() {
     assert_eq!(pair.hosts[B].complaints(), ["no way to 10.9.0.1 is known"]);
     assert_eq!(pair.hosts[B].status(pair.now).local, Some(pair.hosts[B].address));
 }
+
+#[test]
+fn over_ipv6() {
+    let mut pair = Pair::new();
+    for (host, address) in ["fd00::1", "fd00::2"].into_iter().enumerate() {
+        pair.hosts[host].address = address.parse().unwrap();
+    }
+    pair.configure(B, PeerConfig { initiate: false, ..config("fd00::2", "fd00::1") });
+    pair.configure(A, config("fd00::1", "fd00::2"));
+    pair.run();
+    pair.rekey_child(B);
+    pair.rekey_ike(A);
+    pair.assert_settled();
+    assert_eq!(pair.hosts[A].sending().unwrap().remote, pair.hosts[B].address);
+}

@@ -6,6 +6,7 @@ mod pair;
 
 use std::time::Duration;
 
+use ikev2::wire::{Exchange, Notify, Payload, notify};
 use ikev2::{ChildUse, Event, Lifetimes, PeerConfig, PeerState};
 use pair::*;
 
@@ -247,18 +248,66 @@ fn without_esn_no_sequence_number_comes_twice() {
     assert_eq!(child.hard_packets, u64::from(u32::MAX));
 }
 
-/// A peer that lets nothing be rekeyed and no new IKE SA be made: what is left ends, and does not go on in the clear.
+/// A peer that always says that it cannot just now: at its hard limit the child SA ends, and nothing takes its place.
 #[test]
-fn hard_limit() {
-    let lifetimes = Lifetimes { ike: secs(36_000), child: secs(100), ..Lifetimes::default() };
-    let mut pair = Pair::up_with(|config| {
-        config.lifetimes = lifetimes;
-        config.liveness = Duration::ZERO;
-    });
-    // B answers nothing but A does not learn that until its requests go unanswered: keys of B's side end by age
-    pair.mute[A] = true;
-    pair.pass(secs(200));
-    assert!(pair.hosts.iter().all(|host| host.installed.is_empty() && !host.up));
+fn hard_limit_of_a_child_sa() {
+    let lifetimes = Lifetimes { child: secs(100), ..Lifetimes::default() };
+    let mut pair = Pair::new();
+    pair.configure(B, PeerConfig { initiate: false, ..config(ADDRESSES[B], ADDRESSES[A]) });
+    pair.configure(A, PeerConfig { lifetimes, ..config(ADDRESSES[A], ADDRESSES[B]) });
+    pair.run();
+    pair.busy(secs(155));
+    assert!(pair.hosts[A].up);
+    pair.busy(secs(10));
+    assert!(!pair.hosts[A].up && pair.hosts[A].installed.is_empty());
+    assert!(!pair.hosts[B].up && pair.hosts[B].installed.is_empty(), "it was told");
+    let complaints = pair.hosts[A].complaints();
+    assert_eq!(complaints, ["the child SA has expired: the peer did not let it be rekeyed"]);
+    // As soon as it can, there is another
+    pair.pass(secs(60));
+    pair.assert_converged();
+}
+
+#[test]
+fn hard_limit_of_an_ike_sa() {
+    let lifetimes = Lifetimes { ike: secs(100), ..Lifetimes::default() };
+    let mut pair = Pair::new();
+    pair.configure(B, PeerConfig { initiate: false, ..config(ADDRESSES[B], ADDRESSES[A]) });
+    pair.configure(A, PeerConfig { lifetimes, ..config(ADDRESSES[A], ADDRESSES[B]) });
+    pair.run();
+    let ike = pair.ike(A);
+    pair.busy(secs(155));
+    assert_eq!(pair.ike(A), ike);
+    pair.busy(secs(10));
+    assert_ne!(pair.ike(A), ike);
+    let complaints = pair.hosts[A].complaints();
+    assert_eq!(complaints, ["the IKE SA has expired: the peer did not let it be rekeyed"]);
+    pair.pass(secs(60));
+    pair.assert_converged();
+}
+
+/// RFC 4478: the responder wants new proofs after so many seconds. It gets them before that, and without a gap.
+#[test]
+fn auth_lifetime() {
+    let mut pair = Pair::new();
+    pair.configure(B, PeerConfig { initiate: false, ..config(ADDRESSES[B], ADDRESSES[A]) });
+    pair.configure(A, config(ADDRESSES[A], ADDRESSES[B]));
+    (0..3).for_each(|_| pair.step());
+    let answer = pair.take_from(B);
+    let mut payloads = pair.open(&answer);
+    payloads.push(Payload::Notify(Notify::new(notify::AUTH_LIFETIME, 100u32.to_be_bytes())));
+    let answer = pair.substitute(&answer, &payloads);
+    pair.deliver(answer);
+    let ike = pair.ike(A);
+    // Rekeying changes nothing about it
+    pair.pass(secs(50));
+    pair.rekey_ike(A);
+    pair.pass(secs(39));
+    let rekeyed = pair.ike(A);
+    assert_ne!(rekeyed, ike);
+    pair.pass(secs(2));
+    assert_ne!(pair.ike(A), rekeyed);
+    pair.assert_settled();
 }
 
 /// 30 % of messages lost, both beginning: up within half a minute.
@@ -279,6 +328,28 @@ fn loss_of_a_third() {
 }
 
 impl Pair {
+    /// Lets time pass while B is too busy for A's CREATE_CHILD_SA.
+    fn busy(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            while let Some(message) = self.wire.pop_front() {
+                if message.from != A || message.exchange() != Exchange::CreateChildSa || message.is_response()
+                {
+                    self.deliver(message);
+                    continue;
+                }
+                // B sees a request that it must refuse, and A another reason
+                let rekey = Notify { protocol: 3, spi: vec![7; 4], kind: notify::REKEY_SA, data: vec![] };
+                let request = self.substitute(&message, &[Payload::Notify(rekey)]);
+                self.deliver(request);
+                let answer = self.take_from(B);
+                let answer = self.substitute(&answer, &[notification(notify::TEMPORARY_FAILURE)]);
+                self.deliver(answer);
+            }
+            self.timers(Duration::from_millis(100));
+        }
+    }
+
     /// A host is gone and comes back with nothing; its datapath, too.
     fn restart(&mut self, host: usize) {
         let new = Pair::seeded(77).hosts.into_iter().nth(host).unwrap();
