@@ -87,6 +87,37 @@ fn kernel_esp_and_gretap() {
     capture.stop().assert_protected();
 }
 
+/// A NAT before Underpass: strongSwan knows it by the NAT's address, in its selectors as well (RFC 7296 section 2.23.1).
+/// ```text
+///   [ br0 ─ gre0  hA 10.9.0.2 ]──[ 10.9.0.1  nat  192.0.2.1 ]──[ 192.0.2.2  kernel's ESP ─ gretap  guest ]
+/// ```
+#[test]
+fn behind_a_nat() {
+    let (mut a, nat) = (Host::new("hA", 11), Host::new("nat", 0));
+    a.ns.veth("u0", &nat.ns, "n0", 1500);
+    a.ns.nic("u0");
+    a.ns.sh("ip addr add 10.9.0.2/24 dev u0; ip route add default via 10.9.0.1");
+    let guest = Guest::boot(&nat);
+    nat.ns.sh("ip addr add 10.9.0.1/24 dev n0
+        sysctl -qw net.ipv4.ip_forward=1
+        nft add table ip nat
+        nft add chain ip nat out '{ type nat hook postrouting priority 100; }'
+        nft add rule ip nat out oifname u0 meta l4proto udp masquerade to :20000-29999");
+    a.start();
+    a.overlay();
+    let charon = Charon::in_guest(&guest);
+    charon.load(&Connection { trap: false, ..connection(Auth::Psk(PSK)) });
+    let scene = Scene { host: &a, guest: &guest };
+    scene.gretap();
+    scene.tunnel(&format!("type=ipsec_gre options:psk={PSK}"));
+    scene.up(&charon);
+    scene.exchange(true);
+    let streams = scene.rekeys(&charon);
+    for s in streams {
+        assert_eq!((s.lost, s.duplicates, s.corrupt), (0, 0, 0), "{streams:?}");
+    }
+}
+
 /// strongSwan on a host whose kernel may have no ESP: IKE SAs come up, child SAs need not.
 /// ```text
 ///   [ hA  Underpass 192.0.2.1 ]── IKE ──[ 192.0.2.2 charon  hB ]
