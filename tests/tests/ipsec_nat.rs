@@ -39,9 +39,9 @@ fn comes_up_and_stays_up() {
 
     // the NAT forgets what has been idle for 25 s: keepalives prevent that, as only hB sends after the pause
     let capture = Capture::start(&a, "u0", "udp port 4500 and udp[4:2] = 9");
-    std::thread::sleep(std::time::Duration::from_secs(4));
+    std::thread::sleep(std::time::Duration::from_secs(45));
     traffic::ping(&cb, &ca.ip, 3);
-    drop(capture);
+    assert!(capture.stop().outer("src host 10.9.0.2") >= 1, "no keepalive");
 
     // rekeyed from either side, through the NAT
     for (h, what) in [(&a, "child"), (&b, "child"), (&b, "ike"), (&a, "ike"), (&b, "child")] {
