@@ -202,7 +202,6 @@ impl Wire {
         }
         assert!(self.hosts[from].installed.len() <= 64);
         self.messages.truncate(256);
-        self.hosts[from].endpoint.status(self.now);
     }
 
     fn run(&mut self) {
@@ -253,7 +252,7 @@ impl Wire {
         for host in [0, 1] {
             self.with(host, |endpoint, now| endpoint.configure(now, PEER, config(host)));
         }
-        for _ in 0..120 {
+        for _ in 0..200 {
             for _ in 0..5 {
                 self.run();
                 self.pass(Duration::from_millis(200));
@@ -261,11 +260,22 @@ impl Wire {
             self.pass(Duration::from_secs(4));
             self.traffic();
             self.run();
+            if self.agree() {
+                break;
+            }
         }
-        for host in [0, 1] {
-            let sa = self.hosts[host].outbound.map(|id| &self.hosts[host].installed[&id]).expect("it is up");
-            assert!(self.hosts[1 - host].receiving(sa).is_some(), "what one sends the other can receive");
+        for host in &self.hosts {
+            host.endpoint.status(self.now);
         }
+        assert!(self.agree(), "what one sends the other can receive");
+    }
+
+    /// Whether packets flow both ways.
+    fn agree(&self) -> bool {
+        [0, 1].into_iter().all(|host| {
+            let sa = self.hosts[host].outbound.map(|id| &self.hosts[host].installed[&id]);
+            sa.is_some_and(|sa| self.hosts[1 - host].receiving(sa).is_some())
+        })
     }
 }
 
