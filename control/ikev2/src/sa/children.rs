@@ -298,6 +298,11 @@ impl Children {
         self.list.iter().filter(move |child| child.ike == ike && child.is_alive())
     }
 
+    /// Whether an IKE SA has one that the peer is known to have.
+    pub fn any_ready(&self, ike: SessionId) -> bool {
+        self.of(ike).any(|child| child.sending == Sending::Ready)
+    }
+
     /// By its name.
     pub fn get(&self, id: ChildId) -> Option<&ChildSa> {
         self.list.iter().find(|child| child.id == id)

@@ -38,7 +38,12 @@ pub(crate) fn arrive(new: &mut IkeSa, cx: &mut Cx<'_>, peer: &mut Peer, initial_
     }
 }
 
-/// Whether there is an IKE SA that makes this one superfluous still.
-pub(crate) fn is_superfluous(sa: &IkeSa, peer: &Peer) -> bool {
-    peer.open().any(|other| !sa.underpass || other.rank > sa.rank)
+/// Its time has come: whether there still is an IKE SA that makes this one superfluous. As long as the peer may not know
+/// of that one, it is waited for.
+pub(crate) fn is_superfluous(sa: &mut IkeSa, cx: &Cx<'_>, peer: &Peer) -> bool {
+    let mut better = peer.open().filter(|other| !sa.underpass || other.rank > sa.rank).peekable();
+    let any = better.peek().is_some();
+    let superfluous = better.any(|other| peer.children.any_ready(other.id));
+    sa.prune_at = (any && !superfluous).then(|| cx.now + OWN);
+    superfluous
 }

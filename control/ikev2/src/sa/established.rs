@@ -376,11 +376,8 @@ impl IkeSa {
         if self.expires_at <= cx.now {
             return self.close(cx, peer, "the IKE SA has expired: the peer did not let it be rekeyed");
         }
-        if self.prune_at.is_some_and(|at| at <= cx.now) {
-            self.prune_at = None;
-            if collision::is_superfluous(self, peer) {
-                return self.close(cx, peer, "another IKE SA has taken its place");
-            }
+        if self.prune_at.is_some_and(|at| at <= cx.now) && collision::is_superfluous(self, cx, peer) {
+            return self.close(cx, peer, "another IKE SA has taken its place");
         }
         if self.reauth_at.is_some_and(|at| at <= cx.now) {
             self.reauth_at = None;
