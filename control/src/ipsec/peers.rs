@@ -51,6 +51,8 @@ pub struct Pair {
     pub unreadable: Option<String>,
     /// Why there is no SA, as the engine said, and until when that text stands.
     trouble: Option<(String, Instant)>,
+    /// What it has said since.
+    unsaid: Option<String>,
 }
 
 impl Pair {
@@ -60,26 +62,31 @@ impl Pair {
     }
 
     /// The engine says why there is no SA. True: that is news. Both ends fail in turns, and a stranger may add to it: a text
-    /// that is new stands for a while, for each of them is written to the database.
+    /// that is new stands for a while, for each of them is written to the database. What was said meanwhile comes after it.
     pub fn set_trouble(&mut self, why: String, now: Instant) -> bool {
-        let news = match &self.trouble {
-            None => true,
-            Some((standing, until)) => *standing != why && now >= *until,
-        };
-        if news {
-            self.trouble = Some((why, now + STANDS));
+        if let Some((standing, until)) = &self.trouble {
+            if *standing != why {
+                self.unsaid = Some(why);
+            }
+            if now < *until {
+                return false;
+            }
+        } else {
+            self.unsaid = Some(why);
         }
-        news
+        let Some(why) = self.unsaid.take() else { return false };
+        self.trouble = Some((why, now + STANDS));
+        true
     }
 
     /// There is no SA any more. Why the next attempt fails says more.
     pub fn set_down(&mut self, why: String, now: Instant) {
-        self.trouble = Some((why, now));
+        (self.trouble, self.unsaid) = (Some((why, now)), None);
     }
 
     /// There is an SA.
     pub fn clear_trouble(&mut self) {
-        self.trouble = None;
+        (self.trouble, self.unsaid) = (None, None);
     }
 }
 
@@ -169,7 +176,7 @@ impl Peers {
         self.last_peer += 1;
         let peer = PeerId(self.last_peer);
         self.by_peer.insert(peer, key);
-        Ok(Pair { policy, peer, wanted, loaded, stamps, unreadable: None, trouble: None })
+        Ok(Pair { policy, peer, wanted, loaded, stamps, unreadable: None, trouble: None, unsaid: None })
     }
 
     /// Follows what changed in the rows or in the files that they name. Files that have changed and cannot be used do not
@@ -313,9 +320,11 @@ mod tests {
         let now = Instant::now();
         assert!(pair.set_trouble("one".into(), now));
         assert!(!pair.set_trouble("two".into(), now + STANDS / 2));
-        assert!(!pair.set_trouble("one".into(), now + STANDS));
-        assert!(pair.set_trouble("two".into(), now + STANDS));
+        assert_eq!(pair.trouble(), Some("one"));
+        // its turn has come, though the other end's complaint was the last to be heard
+        assert!(pair.set_trouble("one".into(), now + STANDS));
         assert_eq!(pair.trouble(), Some("two"));
+        assert!(!pair.set_trouble("two".into(), now + 3 * STANDS));
         pair.clear_trouble();
         pair.set_down("down".into(), now + STANDS);
         assert_eq!(pair.trouble(), Some("down"));
