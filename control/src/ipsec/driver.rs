@@ -44,6 +44,7 @@ impl Ipsec {
                 _ = ticks.tick() => {
                     self.take_punts();
                     self.tell_traffic();
+                    self.tell_troubles();
                 }
             }
         }
@@ -124,8 +125,6 @@ impl Ipsec {
                 if !pair.set_trouble(why, Instant::now()) {
                     return false;
                 }
-                let why = pair.trouble().unwrap_or_default();
-                tracing::warn!("{}: {why}", pair.wanted.name());
             }
         }
         self.news.notify_one();
@@ -189,6 +188,20 @@ impl Ipsec {
         let now = Instant::now();
         for (_, child) in state.sas.children() {
             engine.traffic(now, child.child.id, child.usage());
+        }
+    }
+
+    fn tell_troubles(&self) {
+        let now = Instant::now();
+        let news = self
+            .peers
+            .borrow_mut()
+            .pairs
+            .values_mut()
+            .map(|pair| u32::from(pair.next_trouble(now)))
+            .sum::<u32>();
+        if news > 0 {
+            self.news.notify_one();
         }
     }
 }

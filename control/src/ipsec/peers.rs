@@ -64,17 +64,19 @@ impl Pair {
     /// The engine says why there is no SA. True: that is news. Both ends fail in turns, and a stranger may add to it: a text
     /// that is new stands for a while, for each of them is written to the database. What was said meanwhile comes after it.
     pub fn set_trouble(&mut self, why: String, now: Instant) -> bool {
-        if let Some((standing, until)) = &self.trouble {
-            if *standing != why {
-                self.unsaid = Some(why);
-            }
-            if now < *until {
-                return false;
-            }
-        } else {
+        if self.trouble() != Some(why.as_str()) {
             self.unsaid = Some(why);
         }
+        self.next_trouble(now)
+    }
+
+    /// What was said last has its turn, once the text before it has stood long enough. True: that is news.
+    pub fn next_trouble(&mut self, now: Instant) -> bool {
+        if self.trouble.as_ref().is_some_and(|(_, until)| now < *until) {
+            return false;
+        }
         let Some(why) = self.unsaid.take() else { return false };
+        tracing::warn!("{}: {why}", self.wanted.name());
         self.trouble = Some((why, now + STANDS));
         true
     }
@@ -320,9 +322,12 @@ mod tests {
         let now = Instant::now();
         assert!(pair.set_trouble("one".into(), now));
         assert!(!pair.set_trouble("two".into(), now + STANDS / 2));
+        assert!(!pair.set_trouble("one".into(), now + STANDS / 2));
         assert_eq!(pair.trouble(), Some("one"));
+        assert!(!pair.next_trouble(now + STANDS / 2));
         // its turn has come, though the other end's complaint was the last to be heard
-        assert!(pair.set_trouble("one".into(), now + STANDS));
+        assert!(pair.next_trouble(now + STANDS));
+        assert!(!pair.next_trouble(now + 2 * STANDS));
         assert_eq!(pair.trouble(), Some("two"));
         assert!(!pair.set_trouble("two".into(), now + 3 * STANDS));
         pair.clear_trouble();
