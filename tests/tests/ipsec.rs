@@ -10,13 +10,25 @@ const PSK: &str = "thisisnotagoodpsk";
 
 /// Makes gre0 on both anew; `words` are what is set of it besides remote_ip.
 #[track_caller]
-fn tunnels([a, b]: &[Host; 2], remotes: [&str; 2], words: [&str; 2]) {
-    for h in [a, b] {
-        h.vsctl("--if-exists del-port gre0");
-    }
-    for (h, (remote, words)) in [a, b].into_iter().zip(remotes.into_iter().zip(words)) {
+fn tunnels(hosts: &[Host; 2], remotes: [&str; 2], words: [&str; 2]) {
+    apart(hosts);
+    for (h, (remote, words)) in hosts.iter().zip(remotes.into_iter().zip(words)) {
         h.vsctl(&format!("add-port br0 gre0 -- set interface gre0 options:remote_ip={remote} {words}"));
     }
+}
+
+/// No tunnel between the hosts.
+fn apart(hosts: &[Host; 2]) {
+    for h in hosts {
+        h.vsctl("--if-exists del-port gre0");
+    }
+}
+
+/// Captures from before the first packet of the next tunnel, and after the last of the one before: its keys are gone.
+fn on_the_wire(hosts: &[Host; 2]) -> Capture {
+    apart(hosts);
+    let [a, b] = hosts;
+    Capture::wire([a, b], "u0", "")
 }
 
 /// Addresses of the far ends.
@@ -48,7 +60,7 @@ fn psk_in_the_words_of_then_and_of_now() {
     let [a, b] = &hosts;
     let (ca, cb) = (a.container(), b.container());
     for kind in ["ipsec_gre", "gre"] {
-        let capture = Capture::wire([a, b], "u0", "");
+        let capture = on_the_wire(&hosts);
         for (h, remote_ip) in [(a, UNDERLAY[1]), (b, UNDERLAY[0])] {
             h.vsctl(&format!(
                 "add-port br0 gre0 -- set interface gre0 type={kind} options:remote_ip={remote_ip} options:psk=thisisnotagoodpsk"
@@ -81,7 +93,7 @@ fn every_road() {
         ("options:ipsec_encapsulation=yes", false),
         ("options:encapsulation=esp", true),
     ] {
-        let capture = Capture::wire([&hosts[0], &hosts[1]], "u0", "");
+        let capture = on_the_wire(&hosts);
         let words = format!("type=gre options:psk={PSK} {words}");
         tunnels(&hosts, REMOTES, [&words, &words]);
         let seen = crossed(&hosts, capture);
@@ -92,7 +104,7 @@ fn every_road() {
         assert_eq!(status, if raw { "esp" } else { "udp" }, "{words}");
     }
     // one side forces it, the other leaves it open
-    let capture = Capture::wire([&hosts[0], &hosts[1]], "u0", "");
+    let capture = on_the_wire(&hosts);
     let words = format!("type=gre options:psk={PSK}");
     tunnels(&hosts, REMOTES, [&format!("{words} options:ipsec_encapsulation=yes"), &words]);
     let seen = crossed(&hosts, capture);
@@ -104,7 +116,7 @@ fn every_road() {
 fn over_ipv6() {
     let hosts = two_switches(1500);
     for encapsulation in ["esp", "udp"] {
-        let capture = Capture::wire([&hosts[0], &hosts[1]], "u0", "");
+        let capture = on_the_wire(&hosts);
         let words = format!("type=gre options:psk={PSK} options:encapsulation={encapsulation}");
         tunnels(&hosts, [UNDERLAY6[1], UNDERLAY6[0]], [&words, &words]);
         let seen = crossed(&hosts, capture);
@@ -133,7 +145,7 @@ fn certificates() {
     for (ka, kb) in Kind::ALL.into_iter().zip(Kind::ALL.into_iter().cycle().skip(1)) {
         // each signed its own, and is known by it
         let own = [pki.self_signed("a", ka), pki.self_signed("b", kb)];
-        let capture = Capture::wire([a, b], "u0", "");
+        let capture = on_the_wire(&hosts);
         for (h, own) in [a, b].into_iter().zip(&own) {
             h.vsctl("clear Open_vSwitch . other_config");
             goes_by(h, own);
@@ -144,7 +156,7 @@ fn certificates() {
 
         // one authority signed both, and names tell who is who
         let own = [pki.issue(&ca, "a", ka), pki.issue(&ca, "b", kb)];
-        let capture = Capture::wire([a, b], "u0", "");
+        let capture = on_the_wire(&hosts);
         for (h, own) in [a, b].into_iter().zip(&own) {
             goes_by(h, own);
             h.vsctl(&format!("set Open_vSwitch . other_config:ca_cert={}", ca.cert.display()));
@@ -163,7 +175,7 @@ fn certificates_in_the_words_of_then() {
     let [a, b] = &hosts;
     let pki = Pki::new();
     let own = [pki.self_signed("a", Kind::Rsa), pki.self_signed("b", Kind::Rsa)];
-    let capture = Capture::wire([a, b], "u0", "");
+    let capture = on_the_wire(&hosts);
     for (i, h) in [a, b].into_iter().enumerate() {
         let (mine, theirs) = (&own[i], &own[1 - i]);
         let mut c = h.tool("ovs-vsctl");
@@ -237,7 +249,7 @@ fn what_is_wrong_is_said() {
     let [a, b] = &hosts;
     let pki = Pki::new();
     let (ca, other) = (pki.authority("ca"), pki.authority("other"));
-    let capture = Capture::wire([a, b], "u0", "");
+    let capture = on_the_wire(&hosts);
 
     // a key that only one of them has, on both sides
     let with = |psk: &str| format!("type=gre options:psk={psk}");
