@@ -4,6 +4,7 @@
 //! does not outlive the call.
 #![allow(unsafe_code)]
 
+pub mod bpf;
 pub mod cmsg;
 pub mod epoll;
 pub mod eventfd;
