@@ -1,6 +1,6 @@
 # Thin names over cargo and scripts. `make demo` shows the main job, `make test` proves it; both are run by root.
 SHELL := /bin/bash
-.PHONY: all install install-names demo test packages unit e2e lint bench fuzz
+.PHONY: all install install-names demo test packages unit counts e2e lint bench fuzz
 
 all:
 	cargo build --release
@@ -26,7 +26,7 @@ demo: all
 	tests/demo/run
 
 # Everything that a change must pass
-test: packages lint unit e2e
+test: packages lint unit counts e2e
 
 packages:
 	tests/install test
@@ -40,6 +40,10 @@ lint:
 # Unit and property tests, and those that compare with Open vSwitch's programs
 unit: packages
 	cargo test --workspace --exclude underpass-tests
+
+# Instructions of the hot functions against their limits
+counts: packages
+	benches/instructions/run
 
 # Hosts in network namespaces, with real Docker Engines and real peers: one at a time
 e2e: all packages
