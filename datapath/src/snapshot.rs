@@ -133,7 +133,9 @@ impl Snapshot {
     /// It must be protected, and there is no SA.
     #[inline]
     pub fn way(&self, tunnel: &Tunnel) -> Result<Way<'_>, DropReason> {
-        let Some(id) = tunnel.policy else { return Ok(Way::Plain) };
+        let Some(id) = tunnel.policy else {
+            return Ok(if tunnel.config.in_udp { Way::InUdp } else { Way::Plain });
+        };
         match self.policy(id).map(|p| (p.outbound.as_deref(), p.may_send_plain)) {
             Some((Some(sa), _)) => Ok(Way::Protected(sa)),
             Some((None, true)) => Ok(Way::Plain),

@@ -1,13 +1,16 @@
-//! ESP in UDP between two kernels: this host and another, a veth pair between them.
+//! ESP and GRE in UDP between two kernels: this host and another, a veth pair between them.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test's helpers fail as tests do")]
 
 #[path = "namespace/mod.rs"]
 mod namespace;
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
-use datapath::port::{LocalPort, Refusal, RxPacket, RxRoad, Sent, TxPacket, Underlay};
+use datapath::port::{
+    GRE_UDP_PORT, LocalPort, Refusal, RxPacket, RxRoad, SOURCE_PORTS, Sent, TxPacket, Underlay,
+};
 use datapath::slab::{SLOTS, Slab};
 use datapath::snapshot::PortId;
 use datapath::wire::natt::{Datagram, classify};
@@ -48,6 +51,10 @@ fn pair(v6: bool) -> Pair {
 
 fn open(v6: bool) -> Underlay {
     if v6 { Underlay::udp6(PORT) } else { Underlay::udp4(PORT) }.unwrap()
+}
+
+fn open_gre(v6: bool) -> Underlay {
+    if v6 { Underlay::gre_udp6() } else { Underlay::gre_udp4() }.unwrap()
 }
 
 /// Packets as an outbox holds them, one behind the other.
@@ -392,4 +399,53 @@ fn packets_that_find_the_buffer_full_are_counted() {
 #[test]
 fn a_batch_is_bounded() {
     assert!((1..=SLOTS).contains(&Underlay::udp4(0).unwrap().batch()));
+}
+
+/// A flow leaves from a port of its own, in order; all of them arrive at 4754 (RFC 8086 section 3.2).
+#[test]
+fn gre_leaves_from_as_many_ports_as_there_are() {
+    in_namespace("gre_leaves_from_as_many_ports_as_there_are", || {
+        let host = network();
+        for v6 in [false, true] {
+            let pair = pair(v6);
+            // another program has what would be the second
+            let taken = UdpSocket::bind((pair.here, 49152 + 1021)).unwrap();
+            let (here, there) = (open_gre(v6), host.enter(move || open_gre(v6)));
+            assert_eq!((here.road(), here.is_ipv6()), (RxRoad::GreUdp, v6));
+            let mut outbox = Outbox::default();
+            let lens: Vec<usize> = lengths().into_iter().chain(vec![1400; 200]).collect();
+            for (seq, len) in lens.iter().enumerate() {
+                let packet = outbox.push(pair, seq as u32, *len);
+                (packet.dst_port, packet.src) = (GRE_UDP_PORT, None);
+                packet.entropy = (seq / 7) as u8 % SOURCE_PORTS;
+                // what may be fragmented goes by itself, from the same port
+                packet.df = seq % 50 != 0;
+            }
+            assert_eq!(outbox.send(&here).1, []);
+            let (_, got) = receive(&there, lens.len());
+            let mut ports = BTreeMap::new();
+            let mut next: BTreeMap<u16, usize> = BTreeMap::new();
+            for (packet, bytes) in &got {
+                assert_eq!((packet.src, packet.dst, packet.road), (pair.here, pair.there, RxRoad::GreUdp));
+                let seq = u32::from_be_bytes(bytes[4..8].try_into().unwrap()) as usize;
+                assert!(*bytes == esp(seq as u32, lens[seq]), "packet {seq}");
+                let entropy = outbox.packets[seq].entropy;
+                assert_eq!(*ports.entry(entropy).or_insert(packet.src_port), packet.src_port);
+                let next = next.entry(packet.src_port).or_default();
+                assert!(seq >= *next, "{seq} came after {next}");
+                *next = seq + 1;
+            }
+            assert_eq!((ports.len(), next.len()), (usize::from(SOURCE_PORTS), usize::from(SOURCE_PORTS)));
+            assert!(next.keys().all(|port| *port >= 49152) && next.contains_key(&49152), "{next:?}");
+            assert!(!next.contains_key(&(49152 + 1021)) && next.contains_key(&(49152 + 1022)), "{next:?}");
+            // nobody fills the buffers of sockets that only send
+            taken.send_to(&[0; 100], (pair.here, 49152)).unwrap();
+            sh("test -z \"$(ss -Huna 'sport = :49152' | awk '$2 > 0')\"");
+            assert!(receive_all(&here).1.is_empty());
+        }
+        let _other = UdpSocket::bind(("0.0.0.0", GRE_UDP_PORT)).unwrap();
+        let error = Underlay::gre_udp4().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+        assert!(error.to_string().contains("ip fou"), "{error}");
+    });
 }

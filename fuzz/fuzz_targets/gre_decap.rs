@@ -1,6 +1,6 @@
 //! A packet from the underlay, on its way to the tunnel that it belongs to.
 //!
-//! Input: a byte that picks the sender, the receiver and whether the GRE checksum is made right; the outer TOS; the
+//! Input: a byte that picks the sender, the receiver, the road and whether the GRE checksum is made right; the outer TOS; the
 //! packet from the GRE header on.
 #![no_main]
 
@@ -38,7 +38,8 @@ fn snapshot() -> Snapshot {
         plain.clone(),
         TunnelConfig { in_key: Some(7), out_key: Some(7), ..plain.clone() },
         TunnelConfig { remote: SENDERS[1], local: Some(HERE), csum: true, seq: true, ..plain.clone() },
-        TunnelConfig { remote: SENDERS[2], ..plain },
+        TunnelConfig { remote: SENDERS[2], ..plain.clone() },
+        TunnelConfig { in_udp: true, ..plain },
     ];
     let ports = configs.into_iter().enumerate().map(|(i, config)| {
         Some(Arc::new(Port {
@@ -67,11 +68,15 @@ fuzz_target!(|data: &[u8]| {
         let src = SENDERS[usize::from(choice % 4)];
         let dst = if choice & 4 == 0 { HERE } else { SENDERS[3] };
         let before = slab.get(data).to_vec();
-        let packet = RxPacket { data, road: RxRoad::Gre, src, src_port: 0, dst, tos: *tos };
+        let road = if choice & 8 == 0 { RxRoad::Gre } else { RxRoad::GreUdp };
+        let packet = RxPacket { data, road, src, src_port: 0, dst, tos: *tos };
         let Ok((port, frame, vnet)) = decap(snapshot, slab, &packet, 0) else { return };
 
         let port = snapshot.port(port).expect("a port that is there");
-        assert!(matches!(&port.kind, PortKind::Tunnel(t) if t.config.remote == src));
+        let in_udp = road == RxRoad::GreUdp;
+        assert!(
+            matches!(&port.kind, PortKind::Tunnel(t) if (t.config.remote, t.config.in_udp) == (src, in_udp))
+        );
         assert!(frame.off >= data.off && frame.off + frame.len == data.off + data.len);
         let (before, after) = (&before[(frame.off - data.off) as usize..], slab.get(frame));
         assert_eq!(before.len(), after.len());

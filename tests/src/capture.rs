@@ -13,12 +13,13 @@ use crate::topology::Place;
 
 /// tshark preferences that have every checksum verified, and no payload guessed at: it would find it malformed. UDP ports
 /// that the tests' NAT gives are left out, as the other port tells what that is.
-const CHECK: [&str; 10] = [
+const CHECK: [&str; 11] = [
     "-dtcp.port==1-65535,data",
     "-dudp.port==1-19999,data",
     "-dudp.port==30000-65535,data",
     "-dudp.port==500,isakmp",
     "-dudp.port==4500,udpencap",
+    "-dudp.port==4754,gre",
     "-oip.check_checksum:TRUE",
     "-otcp.check_checksum:TRUE",
     "-oudp.check_checksum:TRUE",
@@ -257,6 +258,19 @@ impl Packets {
         self.assert_correct();
     }
 
+    /// Asserts the same of GRE in UDP, of which none went in IP alone; and that it came from where RFC 8086 section 3.2.1
+    /// says, and with a checksum.
+    #[track_caller]
+    pub fn assert_clean_in_udp(&self, mtu: u32) {
+        assert_eq!(self.outer(CLEAR), 0, "GRE without UDP");
+        let all = self.outer("udp dst port 4754");
+        assert!(all > 0, "no GRE in UDP captured");
+        assert_eq!(self.outer("udp dst port 4754 and udp src portrange 49152-65535 and udp[6:2] != 0"), all);
+        assert_eq!(self.count("udp.dstport == 4754 and gre"), all, "tshark takes all of them for GRE");
+        self.assert_fits(mtu);
+        self.assert_correct();
+    }
+
     /// Asserts the same of what is in ESP, opened with the keys of all SAs that it was captured under; that all of it is
     /// authentic, and that none of it went in the clear. Under full load a capture may miss some.
     #[track_caller]
@@ -298,8 +312,8 @@ impl Packets {
             let [frame, layers, malformed, icmp, icmp6] = [0, 1, 2, 3, 4].map(field);
             // an ICMP error quotes a packet and cuts it short: the checksum in there cannot be right
             let quotes = icmp.split(',').any(|t| t == "3") || icmp6.split(',').any(|t| t == "2");
-            // of ESP in UDP the outer one is left to the network card, which a veth does not have
-            let outer = usize::from(layers.contains("udpencap"));
+            // of ESP and GRE in UDP the outer one is left to the network card, which a veth does not have
+            let outer = usize::from(layers.contains("udpencap") || layers.contains("udp:gre"));
             let (ip_and_tcp, udp, icmps) = ([5, 6].map(field), field(7), [8, 9].map(field));
             let rest = ip_and_tcp.into_iter().chain(icmps).flat_map(|s| s.split(','));
             let sums: Vec<&str> = udp.split(',').skip(outer).chain(rest).collect();

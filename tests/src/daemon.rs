@@ -50,11 +50,12 @@ impl Daemon {
         c
     }
 
-    /// Starts it and waits until its database answers.
+    /// Starts it, with `args` added, and waits until its database answers.
     #[track_caller]
-    pub fn start(ns: &Netns, rundir: &Path) -> Daemon {
+    pub fn start(ns: &Netns, rundir: &Path, args: &[&str]) -> Daemon {
         let err = std::fs::OpenOptions::new().create(true).append(true).open(rundir.join("stderr"));
         let child = Daemon::command(ns, rundir)
+            .args(args)
             .stdout(Stdio::null())
             .stderr(err.expect("a file for its standard error"))
             .spawn()

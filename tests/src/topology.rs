@@ -118,8 +118,14 @@ impl Host {
     /// Starts Underpass and waits until its database answers.
     #[track_caller]
     pub fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// The same with `args` on its command line.
+    #[track_caller]
+    pub fn start_with(&mut self, args: &[&str]) {
         assert!(self.daemon.is_none(), "already running");
-        self.daemon = Some(Daemon::start(&self.ns, self.dir.path()));
+        self.daemon = Some(Daemon::start(&self.ns, self.dir.path(), args));
     }
 
     /// Ends Underpass by SIGKILL.

@@ -90,6 +90,19 @@ pub struct Stream {
     pub gap_ms: u64,
 }
 
+/// A numbered UDP stream to be sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Flow {
+    /// To this port.
+    pub port: u16,
+    /// Datagrams in all.
+    pub count: u64,
+    /// Bytes of payload in each: from the one to the other, by turns.
+    pub sizes: (usize, usize),
+    /// Datagrams a second.
+    pub rate: u64,
+}
+
 /// The two ends of a numbered UDP stream under way.
 #[derive(Debug)]
 pub struct Sequence {
@@ -102,12 +115,18 @@ impl Sequence {
     /// Sends `count` datagrams of `size` payload bytes, `rate` a second.
     #[track_caller]
     pub fn start(from: &dyn Place, to: &dyn Place, ip: &str, count: u64, size: usize, rate: u64) -> Sequence {
-        let any = if ip.contains(':') { "[::]:17001" } else { "0.0.0.0:17001" };
-        let dest = if ip.contains(':') { format!("[{ip}]:17001") } else { format!("{ip}:17001") };
-        let receiver = spawn(to, &["udp-recv", any]);
-        listening(to, "udp", 17001);
-        let sender =
-            spawn(from, &["udp-send", &dest, &count.to_string(), &size.to_string(), &rate.to_string()]);
+        Sequence::flow(from, to, ip, Flow { port: 17001, count, sizes: (size, size), rate })
+    }
+
+    /// Sends a stream.
+    #[track_caller]
+    pub fn flow(from: &dyn Place, to: &dyn Place, ip: &str, flow: Flow) -> Sequence {
+        let Flow { port, count, sizes: (least, most), rate } = flow;
+        let (any, dest) = addresses(ip, port);
+        let receiver = spawn(to, &["udp-recv", &any]);
+        listening(to, "udp", port);
+        let sizes = format!("{least}-{most}");
+        let sender = spawn(from, &["udp-send", &dest, &count.to_string(), &sizes, &rate.to_string()]);
         let takes = Duration::from_secs(count / rate.max(1));
         Sequence { takes, sender, receiver }
     }
@@ -140,20 +159,66 @@ pub fn udp(from: &dyn Place, to: &dyn Place, ip: &str, count: u64, size: usize, 
 /// A TCP transfer of `bytes`, each byte checked on arrival.
 #[track_caller]
 pub fn tcp(from: &dyn Place, to: &dyn Place, ip: &str, bytes: u64) {
-    let (any, dest) = if ip.contains(':') {
-        ("[::]:17002", format!("[{ip}]:17002"))
-    } else {
-        ("0.0.0.0:17002", format!("{ip}:17002"))
-    };
-    let receiver = spawn(to, &["tcp-recv", any]);
-    listening(to, "tcp", 17002);
-    let mut sender = spawn(from, &["tcp-send", &dest, &bytes.to_string()]);
-    let status =
-        cli::wait(&mut sender, Duration::from_secs(120)).expect("the TCP transfer ends within 120 s");
-    assert!(status.success(), "the TCP sender: {status}");
-    let report = report(receiver);
-    assert_eq!(report["bytes"].as_u64(), Some(bytes), "{report}");
-    assert!(report["corrupt_at"].is_null(), "{report}");
+    let transfer = Transfer::start(from, to, ip, 17002, &bytes.to_string(), Duration::from_secs(120));
+    assert_eq!(transfer.finish(), bytes);
+}
+
+/// The two ends of a TCP transfer under way.
+#[derive(Debug)]
+pub struct Transfer {
+    limit: Duration,
+    sender: Child,
+    receiver: Child,
+}
+
+impl Transfer {
+    /// Sends for so many seconds to that port.
+    #[track_caller]
+    pub fn lasting(from: &dyn Place, to: &dyn Place, ip: &str, port: u16, seconds: u64) -> Transfer {
+        let limit = Duration::from_secs(seconds + 60);
+        Transfer::start(from, to, ip, port, &format!("{seconds}s"), limit)
+    }
+
+    fn start(from: &dyn Place, to: &dyn Place, ip: &str, port: u16, much: &str, limit: Duration) -> Transfer {
+        let (any, dest) = addresses(ip, port);
+        let receiver = spawn(to, &["tcp-recv", &any]);
+        listening(to, "tcp", port);
+        let sender = spawn(from, &["tcp-send", &dest, much]);
+        Transfer { limit, sender, receiver }
+    }
+
+    /// Waits for its end; every byte must have arrived as it was sent. Gives how many there were.
+    #[track_caller]
+    pub fn finish(mut self) -> u64 {
+        let status = cli::wait(&mut self.sender, self.limit)
+            .unwrap_or_else(|| panic!("a TCP transfer takes longer than {:?}", self.limit));
+        assert!(status.success(), "the TCP sender: {status}");
+        let [sent, report] = [self.sender, self.receiver].map(report);
+        assert_eq!(report["bytes"], sent["bytes"], "{report}");
+        assert!(report["corrupt_at"].is_null(), "{report}");
+        sent["bytes"].as_u64().expect("how many bytes were sent")
+    }
+}
+
+/// Where to listen, and where to send to, for what goes to `ip`.
+fn addresses(ip: &str, port: u16) -> (String, String) {
+    match ip.contains(':') {
+        true => (format!("[::]:{port}"), format!("[{ip}]:{port}")),
+        false => (format!("0.0.0.0:{port}"), format!("{ip}:{port}")),
+    }
+}
+
+/// What the kernel says it has dropped at a place, for want of room: in sockets' buffers and on devices.
+#[track_caller]
+pub fn dropped(at: &dyn Place) -> u64 {
+    let script = r#"
+        ss -0 -Hanm | grep -o 'd[0-9]*)' | tr -dc '0-9\n'
+        awk 'FNR > 1 { print $NF }' /proc/net/raw /proc/net/raw6
+        awk '$1 == "Udp:" && $2 ~ /[0-9]/ { print $6; print $7 }' /proc/net/snmp
+        awk '$1 ~ /^Udp6(Rcvbuf|Sndbuf)Errors$/ { print $2 }' /proc/net/snmp6
+        sed 's/:/ /' /proc/net/dev | awk 'NR > 2 { print $5 + $13 }'"#;
+    let numbers = cli::run(at.cmd("sh").args(["-c", script]));
+    numbers.split_whitespace().filter_map(|n| n.parse::<u64>().ok()).sum()
 }
 
 fn spawn(at: &dyn Place, args: &[&str]) -> Child {

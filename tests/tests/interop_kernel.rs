@@ -1,7 +1,7 @@
-//! GRE with the kernel's own ends, in a guest: gretap, and the kernel datapath of Open vSwitch.
+//! GRE with the kernel's own ends, in a guest: gretap, gretap in UDP, and the kernel datapath of Open vSwitch.
 
 use harness::guest::Guest;
-use harness::topology::{Shell, UNDERLAY, reaches};
+use harness::topology::{Shell, UNDERLAY, UNDERLAY6, reaches};
 use harness::{Container, Host, cli, traffic};
 
 /// ```text
@@ -71,6 +71,56 @@ fn gretap() {
     // a key that only one side has: nothing passes
     a.vsctl("set interface gre0 options:key=1");
     assert!(!traffic::try_ping(&c, &format!("-c2 -i0.2 -W1 {FAR}")).success());
+}
+
+/// GRE in UDP (RFC 8086) is what the kernel calls foo over UDP with GRE for foo.
+#[test]
+fn gretap_in_udp() {
+    let a = host();
+    let guest = Guest::boot(&a);
+    a.join(&[]);
+    let c = a.container();
+    let [ours, theirs] = UNDERLAY;
+    let [ours6, theirs6] = UNDERLAY6;
+    guest.sh(&format!(
+        "modprobe -a fou fou6 ip_gre ip6_gre
+         ip fou add port 4754 ipproto 47; ip -6 fou add port 4754 ipproto 47
+         {SERVE}"
+    ));
+    for (kind, [here, there], kernel, options) in [
+        ("gretap", [theirs, ours], "encap-csum", ""),
+        ("gretap", [theirs, ours], "noencap-csum", ""),
+        (
+            "gretap",
+            [theirs, ours],
+            "encap-csum key 9 csum seq",
+            "options:key=9 options:csum=true options:seq=true",
+        ),
+        ("gretap", [theirs, ours], "encap-csum nopmtudisc ttl 64", "options:df_default=false"),
+        ("ip6gretap", [theirs6, ours6], "encap-csum", ""),
+    ] {
+        guest.sh(&format!(
+            "ip link del g 2>/dev/null || true
+             ip link add g mtu 1400 type {kind} local {here} remote {there} encap fou encap-sport auto encap-dport 4754 {kernel}
+             ip link set g address 02:00:00:00:00:42 up
+             ip addr add {FAR}/16 dev g"
+        ));
+        a.vsctl("--if-exists del-port gre0");
+        a.gre("gre0", here, &format!("options:encapsulation=udp {options}"));
+        println!("{kind} {kernel:?}, underpass {options:?}");
+        passes(&c, &guest, &SIZES);
+    }
+    // what comes in UDP is not for a tunnel that has none, nor the other way round
+    let refused = || assert!(!traffic::try_ping(&c, &format!("-c2 -i0.2 -W1 {FAR}")).success());
+    a.vsctl("remove interface gre0 options encapsulation");
+    refused();
+    guest.sh(&format!(
+        "ip link del g; ip link add g mtu 1400 type ip6gretap local {theirs6} remote {ours6}
+         ip link set g address 02:00:00:00:00:42 up; ip addr add {FAR}/16 dev g"
+    ));
+    passes(&c, &guest, &SIZES);
+    a.vsctl("set interface gre0 options:encapsulation=udp");
+    refused();
 }
 
 #[test]

@@ -12,6 +12,7 @@ const OVERHEAD: u32 = 38;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Road {
     Gre,
+    GreInUdp,
     Esp,
     EspInUdp,
 }
@@ -20,6 +21,7 @@ impl Road {
     fn options(self) -> &'static str {
         match self {
             Road::Gre => "",
+            Road::GreInUdp => "options:encapsulation=udp",
             Road::Esp => "options:psk=thisisnotagoodpsk options:encapsulation=esp",
             Road::EspInUdp => "options:psk=thisisnotagoodpsk options:encapsulation=udp",
         }
@@ -31,6 +33,7 @@ impl Road {
         let sealed = |outer: u32| (mtu - outer - 8 - 8 - 16) / 4 * 4 - 2 - 4 - 14;
         match self {
             Road::Gre => mtu - OVERHEAD,
+            Road::GreInUdp => mtu - OVERHEAD - 8,
             Road::Esp => sealed(20),
             Road::EspInUdp => sealed(20 + 8),
         }
@@ -74,6 +77,11 @@ fn underlay_of_9000() {
 }
 
 #[test]
+fn gre_in_udp_over_an_underlay_of_1500() {
+    everything_passes(1500, Road::GreInUdp);
+}
+
+#[test]
 fn esp_over_an_underlay_of_1500() {
     everything_passes(1500, Road::Esp);
 }
@@ -88,6 +96,7 @@ fn everything_passes(mtu: u32, road: Road) {
     let inner = road.inner(mtu);
     let capture = match road {
         Road::Gre => Capture::start(&a, "u0", "ip proto 47"),
+        Road::GreInUdp => Capture::wire([&a, &b], "u0", "ip proto 47 or udp dst port 4754"),
         _ => Capture::wire([&a, &b], "u0", "ip proto 47 or ip proto 50 or udp port 4500"),
     };
 
@@ -126,9 +135,10 @@ fn everything_passes(mtu: u32, road: Road) {
     df_is_answered(&ca, &cb.ip, "-s 1472", inner);
     df_is_answered(&ca, "fd00::42:2", "-s 1452", inner);
 
-    let keys = (road != Road::Gre).then(|| Keys::export(&a));
+    let keys = matches!(road, Road::Esp | Road::EspInUdp).then(|| Keys::export(&a));
     let mut seen = capture.stop();
     match keys {
+        None if road == Road::GreInUdp => seen.assert_clean_in_udp(mtu),
         None => seen.assert_clean(mtu),
         Some(keys) => {
             seen.open_with(keys);

@@ -110,7 +110,7 @@ fn killed_while_it_had_the_address_of_docker0() {
     daemon.kill9();
     assert_eq!(address("docker0"), "", "it went with br0");
 
-    let daemon = harness::Daemon::start(&a.ns, a.rundir());
+    let daemon = harness::Daemon::start(&a.ns, a.rundir(), &[]);
     reaches(&ca, &cb.ip);
     assert_eq!((address("docker0").as_str(), address("br0").as_str()), ("", has));
     reaches(&cb, &a.docker0());
@@ -119,7 +119,7 @@ fn killed_while_it_had_the_address_of_docker0() {
     a.underpass("detach docker0").ok();
     assert_eq!(address("docker0"), has, "without a daemon");
     traffic::ping(&ca, &a.docker0(), 3);
-    let _daemon = harness::Daemon::start(&a.ns, a.rundir());
+    let _daemon = harness::Daemon::start(&a.ns, a.rundir(), &[]);
     assert_eq!(address("docker0"), has, "a new daemon knows that it is detached");
     assert_eq!(a.vsctl("list-ports br0"), "gre0");
 }

@@ -57,6 +57,7 @@ pub fn all(underpass: PathBuf) -> Vec<Box<dyn Peer>> {
         Box::new(vxlan::Vxlan),
         Box::new(ovs_gre::OvsGre),
         Box::new(underpass::Underpass { binary: underpass.clone(), road: Road::Gre }),
+        Box::new(underpass::Underpass { binary: underpass.clone(), road: Road::GreUdp }),
         Box::new(fastd::Fastd),
         Box::new(openvpn::OpenVpn),
         Box::new(underpass::Underpass { binary: underpass.clone(), road: Road::Esp }),

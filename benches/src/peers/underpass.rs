@@ -20,6 +20,8 @@ pub struct Underpass {
 pub enum Road {
     /// In the clear.
     Gre,
+    /// In the clear, in UDP.
+    GreUdp,
     /// In ESP by IP protocol 50.
     Esp,
     /// In ESP in UDP.
@@ -31,6 +33,7 @@ impl Road {
     fn interface(self) -> &'static str {
         match self {
             Road::Gre => "type=gre",
+            Road::GreUdp => "type=gre options:encapsulation=udp",
             Road::Esp => "type=ipsec_gre options:psk=underpass-bench options:encapsulation=esp",
             Road::Udp => "type=ipsec_gre options:psk=underpass-bench options:encapsulation=udp",
         }
@@ -41,6 +44,7 @@ impl Peer for Underpass {
     fn name(&self) -> &'static str {
         match self.road {
             Road::Gre => PLAIN,
+            Road::GreUdp => "underpass-gre-udp",
             Road::Esp => "underpass-esp",
             Road::Udp => "underpass-udp",
         }

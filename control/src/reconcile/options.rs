@@ -19,7 +19,7 @@ pub fn tunnel<'a>(
     let bad = |key: &str, value: &str, why: &str| format!("{name}: bad {kind} '{key}': '{value}' {why}");
     let (mut remote, mut local) = (None, None);
     let (mut key, mut in_key, mut out_key) = (None, None, None);
-    let (mut csum, mut seq, mut df) = (false, false, true);
+    let (mut csum, mut seq, mut df, mut in_udp) = (false, false, true, false);
     let (mut tos, mut ttl) = (Tos::Fixed(0), Ttl::Fixed(DEFAULT_TTL));
     for (option, value) in options {
         let mut flag = |default: bool| {
@@ -61,6 +61,8 @@ pub fn tunnel<'a>(
             },
             "packet_type" if value == "legacy_l2" => {}
             "packet_type" => return Err(bad(option, value, "is not supported; only 'legacy_l2' is")),
+            // with IPsec it is how ESP travels: `Wanted` knows
+            "encapsulation" => in_udp = value == "udp",
             "plaintext" => {}
             _ if protection::asks(option, value) => {}
             _ => warnings.push(format!("{name}: unknown {kind} argument '{option}'")),
@@ -76,7 +78,7 @@ pub fn tunnel<'a>(
         return Err(bad("local_ip", &local.to_string(), "is not of the same IP version as remote_ip"));
     }
     let (in_key, out_key) = (in_key.or(key), out_key.or(key));
-    Ok(TunnelConfig { remote, local, in_key, out_key, csum, seq, tos, ttl, df })
+    Ok(TunnelConfig { remote, local, in_key, out_key, csum, seq, tos, ttl, df, in_udp })
 }
 
 fn unicast(value: &str) -> Result<IpAddr, &'static str> {
@@ -132,13 +134,14 @@ mod tests {
             tos: Tos::Fixed(0),
             ttl: Ttl::Fixed(64),
             df: true,
+            in_udp: false,
         }
     }
 
     #[test]
     fn what_is_understood() {
         let local = Some("192.0.2.9".parse().unwrap());
-        let table: [(&Options, TunnelConfig); 15] = [
+        let table: [(&Options, TunnelConfig); 17] = [
             (&[], plain()),
             (&[("psk", "x"), ("ipsec_x", "y"), ("plaintext", "allow")], plain()),
             (&[("local_ip", "192.0.2.9")], TunnelConfig { local, ..plain() }),
@@ -163,6 +166,8 @@ mod tests {
             ),
             (&[("ttl", "1")], TunnelConfig { ttl: Ttl::Fixed(1), ..plain() }),
             (&[("packet_type", "legacy_l2")], plain()),
+            (&[("encapsulation", "udp")], TunnelConfig { in_udp: true, ..plain() }),
+            (&[("encapsulation", "esp")], plain()),
         ];
         for (options, want) in table {
             let all: Vec<_> = options.iter().copied().chain([("remote_ip", "192.0.2.1")]).collect();

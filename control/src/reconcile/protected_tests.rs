@@ -273,3 +273,50 @@ IPsec connections that are active:
         assert_eq!(reconciler.ipsec.status(None).unwrap(), "No tunnel asks for IPsec");
     });
 }
+
+#[test]
+fn gre_in_udp_is_a_plain_tunnel_with_sockets_of_its_own() {
+    in_namespace(async {
+        host();
+        let db = database();
+        let mut reconciler = reconciler().await;
+        let sockets = |reconciler: &Reconciler| {
+            reconciler.state().borrow().underlays.iter().map(|u| u.road()).collect::<Vec<_>>()
+        };
+        add_br(&db, "br0", json!({}));
+        // another program has the port
+        let taken = std::net::UdpSocket::bind(("0.0.0.0", 4754)).unwrap();
+        add_port(&db, "br0", "gre0", gre("gre", &[("encapsulation", "udp")]), json!({}));
+        reconciler.run_once(&db).await;
+        assert_eq!(seen(&db, "gre0").0, Some(-1));
+        assert!(error(&db, "gre0").contains("UDP port 4754 is taken"), "{}", error(&db, "gre0"));
+        drop(taken);
+        reconciler.tick(&db).await;
+        assert_eq!(seen(&db, "gre0"), (Some(1), String::new(), "up".into(), None));
+        assert_eq!(published(&reconciler), [("gre0".into(), None)]);
+        assert_eq!(sockets(&reconciler), [RxRoad::GreUdp]);
+
+        // one beside it in IP alone
+        add_port(&db, "br0", "gre1", gre("gre", &[]), json!({}));
+        reconciler.run_once(&db).await;
+        assert_eq!(seen(&db, "gre1"), (Some(2), String::new(), "up".into(), None));
+        assert_eq!(sockets(&reconciler), [RxRoad::GreUdp, RxRoad::Gre]);
+        del_port(&db, "br0", "gre1");
+
+        // with IPsec it is how ESP travels
+        let psk = [("encapsulation", "udp"), ("psk", "x")];
+        set_interface(&db, "gre0", gre("gre", &psk));
+        reconciler.run_once(&db).await;
+        assert_eq!(published(&reconciler), [("gre0".into(), Some((FAR.parse().unwrap(), false)))]);
+        assert_eq!(sockets(&reconciler), [RxRoad::Gre, RxRoad::Esp, RxRoad::Udp]);
+
+        for (word, want) in
+            [("esp", "must choose"), ("gue", "'encapsulation' 'gue' is none of 'esp', 'udp' and 'auto'")]
+        {
+            set_interface(&db, "gre0", gre("gre", &[("encapsulation", word)]));
+            reconciler.run_once(&db).await;
+            assert_eq!(seen(&db, "gre0").0, Some(-1));
+            assert!(error(&db, "gre0").contains(want), "{}", error(&db, "gre0"));
+        }
+    });
+}

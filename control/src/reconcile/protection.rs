@@ -12,7 +12,7 @@ use ovsdb::{Database, Row};
 use crate::secret::SecretText;
 
 /// Options other than `ipsec_*` that ask for IPsec, in the words of every OVS version and our own.
-const ASKING: [&str; 9] = [
+const ASKING: [&str; 8] = [
     "psk",
     "psk_file",
     "remote_cert",
@@ -21,7 +21,6 @@ const ASKING: [&str; 9] = [
     "certificate",
     "private_key",
     "use_ssl_cert",
-    "encapsulation",
 ];
 
 /// Words that strongSwan and libreswan have for things that are settled here: once by what every peer needs, once by
@@ -178,10 +177,11 @@ impl HostSettings {
     }
 }
 
-/// Whether an option asks for IPsec.
+/// Whether an option asks for IPsec. `encapsulation=udp` alone does not: GRE goes in UDP then.
 pub fn asks(option: &str, value: &str) -> bool {
     ASKING.contains(&option)
         || option.starts_with("ipsec_")
+        || (option == "encapsulation" && value != "udp")
         || (option == "plaintext" && !value.eq_ignore_ascii_case("allow"))
 }
 
@@ -429,6 +429,10 @@ mod tests {
             ("gre", &[("psk", "")], true),
             ("gre", &[("ipsec_nonsense", "1")], true),
             ("gre", &[("encapsulation", "auto")], true),
+            ("gre", &[("encapsulation", "UDP")], true),
+            ("gre", &[("encapsulation", "udp")], false),
+            ("gre", &[("encapsulation", "udp"), ("psk_file", "")], true),
+            ("ipsec_gre", &[("encapsulation", "udp")], true),
             ("ip6gre", &[("use_ssl_cert", "false")], true),
             ("ipsec_gre", &[], true),
         ] {
@@ -486,6 +490,11 @@ mod tests {
         for (kind, options, host, want) in [
             ("gre", &[("psk", "")] as &Options, &none, ": must choose a authentication method".to_owned()),
             ("gre", &[("ipsec_encapsulation", "yes")], &none, ": must choose a authentication method".into()),
+            ("gre", &[("encapsulation", "esp")], &none, ": must choose a authentication method".into()),
+            ("gre", &[("encapsulation", "auto")], &none, ": must choose a authentication method".into()),
+            ("gre", &[("encapsulation", "gue")], &none, ": 'encapsulation' 'gue' is none of 'esp', 'udp' and 'auto'".into()),
+            ("ipsec_gre", &[("encapsulation", "udp")], &none, ": IPsec requires a 'peer_cert' or 'psk' argument".into()),
+            ("gre", &[("encapsulation", "udp"), ("plaintext", "deny")], &none, ": must choose a authentication method".into()),
             ("ipsec_gre", &[], &none, ": IPsec requires a 'peer_cert' or 'psk' argument".into()),
             ("ipsec_gre", &[("psk", "x"), ("peer_cert", "y")], &none, ": cannot define both 'peer_cert' and 'psk'".into()),
             ("ipsec_gre", &[("peer_cert", "y")], &none, ": 'peer_cert' requires 'certificate' argument".into()),

@@ -140,7 +140,7 @@ impl Reconciler {
         policy: Option<PolicyId>,
     ) -> std::io::Result<()> {
         let v6 = config.remote.is_ipv6();
-        self.open_underlay(RxRoad::Gre, v6)?;
+        self.open_underlay(if config.in_udp { RxRoad::GreUdp } else { RxRoad::Gre }, v6)?;
         if policy.is_some() {
             self.open_underlay(RxRoad::Esp, v6)?;
             // Another IKE daemon may have the port; the tunnel waits for it, and its row says so
@@ -162,6 +162,8 @@ impl Reconciler {
             (RxRoad::Esp, true) => Underlay::esp6(),
             (RxRoad::Udp, false) => Underlay::udp4(NAT_PORT),
             (RxRoad::Udp, true) => Underlay::udp6(NAT_PORT),
+            (RxRoad::GreUdp, false) => Underlay::gre_udp4(),
+            (RxRoad::GreUdp, true) => Underlay::gre_udp6(),
         };
         state.underlays.push(Arc::new(underlay?));
         self.dirty = true;
@@ -173,17 +175,18 @@ impl Reconciler {
         let mut state = self.state.borrow_mut();
         let ports = state.bridges.values().flat_map(|b| b.ports.values());
         let tunnels = ports.filter_map(|p| match &p.port.kind {
-            PortKind::Tunnel(t) => Some((t.config.remote.is_ipv6(), t.policy.is_some())),
+            PortKind::Tunnel(t) => Some((t.config.remote.is_ipv6(), t.policy.is_some(), t.config.in_udp)),
             PortKind::Local(_) => None,
         });
-        let tunnels: BTreeSet<(bool, bool)> = tunnels.collect();
+        let tunnels: BTreeSet<(bool, bool, bool)> = tunnels.collect();
         let [farewell4, farewell6] = self.ipsec.needed();
         let before = state.underlays.len();
         state.underlays.retain(|underlay| {
             let v6 = underlay.is_ipv6();
-            let protected = tunnels.contains(&(v6, true));
+            let protected = tunnels.contains(&(v6, true, false));
             match underlay.road() {
-                RxRoad::Gre => protected || tunnels.contains(&(v6, false)),
+                RxRoad::Gre => protected || tunnels.contains(&(v6, false, false)),
+                RxRoad::GreUdp => tunnels.contains(&(v6, false, true)),
                 RxRoad::Esp => protected,
                 RxRoad::Udp => protected || if v6 { farewell6 } else { farewell4 },
             }

@@ -236,8 +236,9 @@ impl Wanted {
 
     fn tunnel(&mut self, name: &str, kind: &str, row: &Row) -> Result<WantedTunnel, String> {
         let options = row.map("options").collect();
-        let config = options::tunnel(name, kind, row.map("options"), &mut self.warnings)?;
+        let mut config = options::tunnel(name, kind, row.map("options"), &mut self.warnings)?;
         let protection = protection::read(name, kind, &options, &self.host, &mut self.warnings);
+        config.in_udp &= protection.is_none();
         let protection = protection.map(|read| read.map(Box::new).map_err(|why| format!("{name}{why}")));
         Ok(WantedTunnel { config, protection })
     }
@@ -257,11 +258,11 @@ impl Wanted {
         let mut tunnels: Vec<(&String, &mut WantedPort)> =
             self.bridges.values_mut().flat_map(|b| &mut b.ports).collect();
         tunnels.sort_by_key(|(name, port)| (port.ofport.is_none_or(|n| n < 1), (*name).clone()));
-        let mut standing: HashMap<(Option<IpAddr>, IpAddr, u32), &String> = HashMap::new();
+        let mut standing: HashMap<(Option<IpAddr>, IpAddr, u32, bool), &String> = HashMap::new();
         for (name, port) in tunnels {
             let Ok(What::Tunnel(WantedTunnel { config, .. })) = &port.what else { continue };
             // RFC 2890: no key and key 0 arrive at the same port
-            let tuple = (config.local, config.remote, config.in_key.unwrap_or(0));
+            let tuple = (config.local, config.remote, config.in_key.unwrap_or(0), config.in_udp);
             if let Some(first) = standing.get(&tuple) {
                 port.what = Err(format!(
                     "could not add network device {name} to ofproto (File exists): \

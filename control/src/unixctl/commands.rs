@@ -167,6 +167,7 @@ mod tests {
             tos: Tos::Inherit,
             ttl: Ttl::Fixed(64),
             df: true,
+            in_udp: true,
         };
         let odd = TunnelConfig {
             remote: "1.2.3.5".parse().unwrap(),
@@ -178,6 +179,7 @@ mod tests {
             tos: Tos::Fixed(0),
             ttl: Ttl::Inherit,
             df: false,
+            in_udp: false,
         };
         let port = |id, name: &str, ofport, config| {
             Some(Arc::new(Port {

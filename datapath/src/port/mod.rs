@@ -20,7 +20,7 @@ use crate::sys::mmsg::Refused;
 use crate::txq::TxQueue;
 use crate::vnet::VnetHdr;
 
-pub use underlay::{DEFAULT_TTL, RxPacket, RxRoad, TxPacket, Underlay};
+pub use underlay::{DEFAULT_TTL, GRE_UDP_PORT, RxPacket, RxRoad, SOURCE_PORTS, TxPacket, Underlay};
 
 /// A frame received from a local port.
 #[derive(Debug, Clone, Copy)]

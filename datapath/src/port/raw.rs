@@ -124,7 +124,7 @@ fn protocol(road: RxRoad) -> u8 {
     match road {
         RxRoad::Gre => proto::GRE,
         RxRoad::Esp => proto::ESP,
-        RxRoad::Udp => proto::UDP,
+        RxRoad::Udp | RxRoad::GreUdp => proto::UDP,
     }
 }
 

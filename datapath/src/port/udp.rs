@@ -1,4 +1,4 @@
-//! ESP and IKE in UDP (RFC 3948). Packets of one tunnel and one size that follow each other in the outbox travel as one
+//! ESP and IKE in UDP (RFC 3948), and GRE in UDP (RFC 8086). Packets of one tunnel and one size that follow each other in the outbox travel as one
 //! message, which the kernel cuts and joins: a train. It costs little more than a single datagram.
 
 mod batch;
@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
-use super::{DEFAULT_TTL, Refusal, RxPacket, RxRoad, Sent, TxPacket};
+use super::{DEFAULT_TTL, GRE_UDP_PORT, Refusal, RxPacket, RxRoad, SOURCE_PORTS, Sent, TxPacket};
 use crate::slab::{Piece, Slab};
 use crate::sys;
 use crate::sys::cmsg::Control;
@@ -41,7 +41,10 @@ const PAUSE: u32 = 1024;
 #[derive(Debug)]
 pub(super) struct UdpSocket {
     socket: Udp,
+    road: RxRoad,
     port: u16,
+    /// By what GRE leaves, each with its port. Empty: packets leave by `socket`.
+    exits: Vec<(Udp, u16)>,
     /// For packets that routers may fragment; IPv4 alone.
     clear_df: Option<ClearDf>,
     /// Calls left that send without trains.
@@ -63,9 +66,23 @@ impl UdpSocket {
         Ok(UdpSocket::new(socket, port, None))
     }
 
+    pub(super) fn gre_v4() -> io::Result<UdpSocket> {
+        let socket = UdpSocket { road: RxRoad::GreUdp, ..UdpSocket::v4(GRE_UDP_PORT)? };
+        Ok(UdpSocket { exits: exits(|port| Udp::v4(port, DEFAULT_TTL, BUFFERS))?, ..socket })
+    }
+
+    pub(super) fn gre_v6() -> io::Result<UdpSocket> {
+        let socket = UdpSocket { road: RxRoad::GreUdp, ..UdpSocket::v6(GRE_UDP_PORT)? };
+        Ok(UdpSocket { exits: exits(|port| Udp::v6(port, DEFAULT_TTL, BUFFERS))?, ..socket })
+    }
+
     fn new(socket: Udp, port: u16, clear_df: Option<ClearDf>) -> UdpSocket {
-        let (pause, drops) = (AtomicU32::new(0), AtomicU32::new(0));
-        UdpSocket { socket, port, clear_df, pause, drops, ike: Mutex::default() }
+        let (road, pause, drops) = (RxRoad::Udp, AtomicU32::new(0), AtomicU32::new(0));
+        UdpSocket { socket, road, port, exits: Vec::new(), clear_df, pause, drops, ike: Mutex::default() }
+    }
+
+    pub(super) fn road(&self) -> RxRoad {
+        self.road
     }
 
     pub(super) fn is_v6(&self) -> bool {
@@ -82,7 +99,7 @@ impl UdpSocket {
         for _ in 0..RETRIES {
             let got = mmsg::receive(self.as_fd(), slab, max, wants, |_, message| {
                 if !message.truncated {
-                    packets(&message, self.is_v6(), out);
+                    packets(&message, self.road, self.is_v6(), out);
                 }
             });
             match got.map_err(|e| (e.raw_os_error(), e)) {
@@ -113,10 +130,18 @@ impl UdpSocket {
 
     /// One datagram by itself.
     fn send(&self, packet: &TxPacket, bytes: &[u8]) -> io::Result<()> {
+        let (exit, port) = self.exit(packet.entropy);
         match &self.clear_df {
-            Some(socket) if !packet.df => socket.send(self.port, packet, bytes),
-            _ => self.socket.send(remote(packet), &self.control(packet), &[IoSlice::new(bytes)]),
+            Some(socket) if !packet.df => socket.send(port, packet, bytes),
+            _ => exit.send(remote(packet), &self.control(packet), &[IoSlice::new(bytes)]),
         }
+    }
+
+    /// By what packets of that entropy leave, and from which port.
+    fn exit(&self, entropy: u8) -> (&Udp, u16) {
+        self.exits
+            .get(usize::from(entropy))
+            .map_or((&self.socket, self.port), |(socket, port)| (socket, *port))
     }
 
     /// What goes beside a packet.
@@ -156,12 +181,38 @@ impl AsFd for UdpSocket {
     }
 }
 
+/// The lowest port that is not registered: RFC 8086 section 3.2.1 wants source ports from here on.
+const EPHEMERAL: u16 = 49152;
+/// How far the first choices of source ports lie apart: odd, for the sake of hashes that look at the last bits alone.
+const STRIDE: u16 = 1021;
+
+/// Sockets that send, and take nothing in: each from a port of its own, the next one where another program has the first choice.
+fn exits(open: impl Fn(u16) -> io::Result<Udp>) -> io::Result<Vec<(Udp, u16)>> {
+    let exit = |first: u16| {
+        let mut last = io::Error::from(io::ErrorKind::AddrInUse);
+        for port in first..first + STRIDE {
+            match open(port) {
+                Ok(socket) => return socket.deaf().map(|socket| (socket, port)),
+                Err(e) if e.kind() == io::ErrorKind::AddrInUse => last = e,
+                Err(e) => return Err(e),
+            }
+        }
+        Err(last)
+    };
+    (0..u16::from(SOURCE_PORTS)).map(|i| exit(EPHEMERAL + i * STRIDE)).collect()
+}
+
 /// Says who may have the port.
 fn explain(error: io::Error, port: u16) -> io::Error {
     if error.kind() != io::ErrorKind::AddrInUse {
         return error;
     }
-    let text = format!("UDP port {port} is taken: does another IKE daemon (charon, pluto, racoon) run here?");
+    let text = match port {
+        GRE_UDP_PORT => format!(
+            "UDP port {port} is taken: does the kernel (ip fou) or another program take GRE in UDP here?"
+        ),
+        _ => format!("UDP port {port} is taken: does another IKE daemon (charon, pluto, racoon) run here?"),
+    };
     io::Error::new(io::ErrorKind::AddrInUse, text)
 }
 
@@ -170,7 +221,7 @@ fn remote(packet: &TxPacket) -> SocketAddr {
 }
 
 /// The datagrams of a message: one, or as many as the kernel has joined.
-fn packets(message: &Received<'_>, v6: bool, out: &mut Vec<RxPacket>) {
+fn packets(message: &Received<'_>, road: RxRoad, v6: bool, out: &mut Vec<RxPacket>) {
     let (Some(source), Some(dst), Some(tos)) = (message.source(), destination(message, v6), tos(message, v6))
     else {
         return;
@@ -179,7 +230,7 @@ fn packets(message: &Received<'_>, v6: bool, out: &mut Vec<RxPacket>) {
     let size = segment_size(message).unwrap_or(len).max(1);
     let packet = |i: u32| RxPacket {
         data: Piece { off: message.data.off + i * size, len: size.min(len - i * size) },
-        road: RxRoad::Udp,
+        road,
         src: source.ip(),
         src_port: source.port(),
         dst,

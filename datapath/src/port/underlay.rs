@@ -17,6 +17,8 @@ pub enum RxRoad {
     Esp,
     /// UDP port 4500, and ESP in it (RFC 3948).
     Udp,
+    /// GRE in UDP (RFC 8086).
+    GreUdp,
 }
 
 /// A packet received on an underlay socket.
@@ -29,7 +31,7 @@ pub struct RxPacket {
     pub road: RxRoad,
     /// Outer source.
     pub src: IpAddr,
-    /// UDP source port; 0 on other roads.
+    /// UDP source port; 0 where there is none.
     pub src_port: u16,
     /// Outer destination.
     pub dst: IpAddr,
@@ -60,6 +62,8 @@ pub struct TxPacket {
     pub ttl: u8,
     /// May not be fragmented on its way. IPv6 never is.
     pub df: bool,
+    /// Which of the road's source ports it leaves by (less than [`SOURCE_PORTS`]); 0 where there is one.
+    pub entropy: u8,
 }
 
 impl TxPacket {
@@ -76,9 +80,17 @@ impl TxPacket {
             tos: 0,
             ttl: DEFAULT_TTL,
             df: true,
+            entropy: 0,
         }
     }
 }
+
+/// The UDP port that GRE is sent to (RFC 8086 section 3.2.2).
+pub const GRE_UDP_PORT: u16 = 4754;
+
+/// From how many ports GRE in UDP is sent: enough for links and receive queues on the way to share the flows, and few
+/// enough for each port to be a socket.
+pub const SOURCE_PORTS: u8 = 16;
 
 /// The TTL or hop limit of outer packets when nothing else says.
 pub const DEFAULT_TTL: u8 = 64;
@@ -156,11 +168,27 @@ impl Underlay {
         Ok(udp::UdpSocket::v6(port)?.into())
     }
 
+    /// GRE in UDP over IPv4 (RFC 8086).
+    ///
+    /// # Errors
+    /// AddrInUse: another program has port 4754. EPERM: CAP_NET_RAW is missing.
+    pub fn gre_udp4() -> io::Result<Underlay> {
+        Ok(udp::UdpSocket::gre_v4()?.into())
+    }
+
+    /// GRE in UDP over IPv6.
+    ///
+    /// # Errors
+    /// As [`Underlay::gre_udp4`]. EAFNOSUPPORT: the kernel has no IPv6.
+    pub fn gre_udp6() -> io::Result<Underlay> {
+        Ok(udp::UdpSocket::gre_v6()?.into())
+    }
+
     /// What its packets travel in.
     pub fn road(&self) -> RxRoad {
         match &self.socket {
             Socket::Raw(s) => s.road(),
-            Socket::Udp(_) => RxRoad::Udp,
+            Socket::Udp(s) => s.road(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use libc::c_int;
-use socket2::{Domain, MsgHdr, SockAddr, Socket, Type};
+use socket2::{Domain, MsgHdr, SockAddr, SockFilter, Socket, Type};
 
 use super::cmsg::Control;
 use super::{mmsg, set_buffers, set_option};
@@ -59,6 +59,16 @@ impl Udp {
         // A kernel before 5.0 knows no trains, and hands out each datagram by itself.
         let _ = set_option(&self.socket, libc::IPPROTO_UDP, UDP_GRO, &1i32);
         self.socket.bind(&to.into())?;
+        Ok(self)
+    }
+
+    /// The same socket, which takes nothing in from now on.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn deaf(self) -> io::Result<Udp> {
+        // of whatever arrives it takes the first 0 bytes
+        self.socket.attach_filter(&[SockFilter::new(libc::BPF_RET as u16, 0, 0, 0)])?;
         Ok(self)
     }
 

@@ -33,7 +33,7 @@ pub fn decap(
     now: u32,
 ) -> Result<(PortId, Piece, VnetHdr), DropReason> {
     let (packet, protector) = match packet.road {
-        RxRoad::Gre => (*packet, None),
+        RxRoad::Gre | RxRoad::GreUdp => (*packet, None),
         RxRoad::Esp | RxRoad::Udp => {
             let (data, sa) = open(snapshot, slab, packet, now)?;
             (RxPacket { data, ..*packet }, Some(sa.policy))
@@ -43,7 +43,9 @@ pub fn decap(
     if header.protocol != ethernet::TEB {
         return Err(DropReason::GreProtocol);
     }
-    let id = snapshot.demux.find(packet.src, packet.dst, header.key).ok_or(DropReason::GreNoTunnel)?;
+    let in_udp = packet.road == RxRoad::GreUdp;
+    let found = snapshot.demux.find(packet.src, packet.dst, header.key, in_udp);
+    let id = found.ok_or(DropReason::GreNoTunnel)?;
     let Some(PortKind::Tunnel(tunnel)) = snapshot.port(id).map(|p| &p.kind) else {
         return Err(DropReason::GreNoTunnel);
     };
@@ -53,7 +55,7 @@ pub fn decap(
     let mut vnet = VnetHdr::default();
     if let Some(ip) = Link::parse(frame).and_then(|link| Ip::parse(frame, &link)) {
         // no kernel has had its hands on what comes out of ESP
-        if packet.road == RxRoad::Gre {
+        if protector.is_none() {
             vnet = recognize(frame, &ip);
         }
         let mark = ecn::decapsulate(ip.ecn(), packet.tos).ok_or(DropReason::EcnDrop)?;
@@ -115,7 +117,8 @@ fn decode(packet: &[u8], road: RxRoad) -> Result<(Gre, usize), DropReason> {
         let (header, len) = gre::decode_unverified(packet).map_err(why)?;
         let frame = packet.get(len..).unwrap_or(&[]);
         let ip = Link::parse(frame).and_then(|link| Ip::parse(frame, &link));
-        let merged = road == RxRoad::Gre && ip.is_some_and(|ip| recognize(frame, &ip).needs_csum());
+        let clear = matches!(road, RxRoad::Gre | RxRoad::GreUdp);
+        let merged = clear && ip.is_some_and(|ip| recognize(frame, &ip).needs_csum());
         if merged { Ok((header, len)) } else { Err(why(discard)) }
     })
 }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use crate::snapshot::{Port, PortId, PortKind};
 
-/// Outer source, outer destination when the tunnel asks for one, key.
-type Tuple = (IpAddr, Option<IpAddr>, u32);
+/// Outer source, outer destination when the tunnel asks for one, key, and whether it comes in UDP.
+type Tuple = (IpAddr, Option<IpAddr>, u32, bool);
 
 /// Tunnels by what their packets look like. A tunnel that names its `local_ip` is preferred to one that does not; the
-/// key must match in either case, where no key and key 0 are the same (OVS's in_key of 0).
+/// key must match in either case, where no key and key 0 are the same (OVS's in_key of 0). What comes in UDP is for tunnels
+/// that send so, and the other way round.
 #[derive(Debug, Default)]
 pub struct Demux {
     tunnels: HashMap<Tuple, PortId, foldhash::fast::RandomState>,
@@ -26,18 +27,19 @@ impl Demux {
         for port in ports {
             let PortKind::Tunnel(tunnel) = &port.kind else { continue };
             let c = &tunnel.config;
-            if let Some(other) = demux.tunnels.insert((c.remote, c.local, c.in_key.unwrap_or(0)), port.id) {
+            let tuple = (c.remote, c.local, c.in_key.unwrap_or(0), c.in_udp);
+            if let Some(other) = demux.tunnels.insert(tuple, port.id) {
                 return Err((port.id, other));
             }
         }
         Ok(demux)
     }
 
-    /// The port for a packet from `src` to `dst` with that key.
+    /// The port for a packet from `src` to `dst` with that key, which came in UDP or not.
     #[inline]
-    pub fn find(&self, src: IpAddr, dst: IpAddr, key: Option<u32>) -> Option<PortId> {
-        let key = key.unwrap_or(0);
-        self.tunnels.get(&(src, Some(dst), key)).or_else(|| self.tunnels.get(&(src, None, key))).copied()
+    pub fn find(&self, src: IpAddr, dst: IpAddr, key: Option<u32>, in_udp: bool) -> Option<PortId> {
+        let find = |dst| self.tunnels.get(&(src, dst, key.unwrap_or(0), in_udp));
+        find(Some(dst)).or_else(|| find(None)).copied()
     }
 }
 
@@ -84,7 +86,21 @@ mod tests {
             ("fd00::2", "fd00::1", Some(1), None),
         ];
         for (src, dst, key, want) in cases {
-            assert_eq!(d.find(ip(src), ip(dst), key), want.map(PortId), "{src} -> {dst} key {key:?}");
+            let found = d.find(ip(src), ip(dst), key, false);
+            assert_eq!(found, want.map(PortId), "{src} -> {dst} key {key:?}");
+            assert_eq!(d.find(ip(src), ip(dst), key, true), None);
+        }
+    }
+
+    #[test]
+    fn what_comes_in_udp_is_another_tunnel() {
+        let far = ip("10.0.0.2");
+        let mut in_udp = port(2, "10.0.0.2", None, None);
+        let config = TunnelConfig { in_udp: true, ..TunnelConfig::to(far) };
+        Arc::get_mut(&mut in_udp).unwrap().kind = PortKind::Tunnel(Arc::new(Tunnel::new(config, None, 1500)));
+        let d = Demux::build([port(1, "10.0.0.2", None, None), in_udp].iter()).unwrap();
+        for (udp, want) in [(false, 1), (true, 2)] {
+            assert_eq!(d.find(far, ip("10.0.0.1"), None, udp), Some(PortId(want)));
         }
     }
 

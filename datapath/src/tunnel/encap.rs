@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::counters::DropReason;
 use crate::esp::{self, Road};
 use crate::offload::FrameSink;
-use crate::port::{DEFAULT_TTL, RxRoad};
+use crate::port::{DEFAULT_TTL, GRE_UDP_PORT, RxRoad};
 use crate::snapshot::PortId;
 use crate::tunnel::{Outbox, Tos, Ttl, Tunnel, Way, ecn};
 use crate::wire::gre::{self, Gre};
@@ -35,6 +35,7 @@ pub struct Encap<'a> {
     head: [u8; MAX_HEAD],
     tos: u8,
     ttl: u8,
+    entropy: u8,
     open: Option<Open>,
     /// Packets made.
     pub packets: u64,
@@ -71,6 +72,7 @@ impl Layout {
     fn new(tunnel: &Tunnel, road: RxRoad) -> Layout {
         let (ip, gre, unseen) = match (road, tunnel.ip_len()) {
             (RxRoad::Gre, ip) => (ip, ip, 0),
+            (RxRoad::GreUdp, ip) => (0, 0, ip + udp::HEADER),
             (RxRoad::Esp, ip) => (ip, ip + esp::PAYLOAD, 0),
             (RxRoad::Udp, ip) => (0, esp::PAYLOAD, ip + udp::HEADER),
         };
@@ -85,7 +87,8 @@ impl Layout {
     /// Bytes of the whole packet. None: more than fit the fields that say how many, whatever the path would take.
     fn packet(&self, frame: usize) -> Option<usize> {
         let gre = self.gre_packet(frame);
-        let len = self.ip + if self.road == RxRoad::Gre { gre } else { esp::sealed_len(gre) };
+        let sealed = matches!(self.road, RxRoad::Esp | RxRoad::Udp);
+        let len = self.ip + if sealed { esp::sealed_len(gre) } else { gre };
         (self.unseen + len <= usize::from(u16::MAX)).then_some(len)
     }
 }
@@ -105,7 +108,27 @@ impl<'a> Encap<'a> {
         let layout = Layout::new(tunnel, way.road());
         let head = headers(tunnel, way, &layout, tos, ttl)?;
         let (open, packets, bytes, refused) = (None, 0, 0, None);
-        Some(Encap { tunnel, port, way, now, outbox, layout, head, tos, ttl, open, packets, bytes, refused })
+        Some(Encap {
+            tunnel,
+            port,
+            way,
+            now,
+            outbox,
+            layout,
+            head,
+            tos,
+            ttl,
+            entropy: 0,
+            open,
+            packets,
+            bytes,
+            refused,
+        })
+    }
+
+    /// The same, for packets that leave by the source port of that number where a road has several; see [`super::entropy`].
+    pub fn with_entropy(self, entropy: u8) -> Encap<'a> {
+        Encap { entropy, ..self }
     }
 
     /// Closes the last packet.
@@ -129,12 +152,20 @@ impl<'a> Encap<'a> {
         }
         let packet = self.outbox.push(open.len, config.remote, self.port)?;
         packet.frame = open.frame as u32;
-        if let Way::Protected(sa) = self.way
-            && let Road::Udp { remote_port, .. } = &sa.config.road
-        {
-            packet.dst_port = remote_port.load(Relaxed);
-            packet.src = Some(sa.config.local);
-            (packet.tos, packet.ttl, packet.df) = (self.tos, self.ttl, config.df);
+        (packet.tos, packet.ttl, packet.df) = (self.tos, self.ttl, config.df);
+        match self.way {
+            Way::InUdp => {
+                packet.dst_port = GRE_UDP_PORT;
+                packet.entropy = self.entropy;
+                packet.src = config.local;
+            }
+            Way::Protected(sa) => {
+                if let Road::Udp { remote_port, .. } = &sa.config.road {
+                    packet.dst_port = remote_port.load(Relaxed);
+                    packet.src = Some(sa.config.local);
+                }
+            }
+            Way::Plain => {}
         }
         self.packets += 1;
         self.bytes += open.frame as u64;
@@ -147,7 +178,7 @@ impl<'a> Encap<'a> {
         let room = self.outbox.room(len).and_then(|packet| packet.get_mut(..self.layout.frame));
         let head = room.ok_or(DropReason::NoRoom)?;
         let number = match self.way {
-            Way::Plain => 0,
+            Way::Plain | Way::InUdp => 0,
             Way::Protected(sa) => {
                 let bytes = self.layout.gre_packet(frame) as u64;
                 sa.number(bytes, self.now).ok_or(DropReason::EspLimit)?
@@ -206,7 +237,7 @@ fn marks(tunnel: &Tunnel, inner: Option<&Ip>) -> (u8, u8) {
 fn headers(tunnel: &Tunnel, way: Way<'_>, layout: &Layout, tos: u8, ttl: u8) -> Option<[u8; MAX_HEAD]> {
     let c = &tunnel.config;
     let (source, protocol) = match way {
-        Way::Plain => (tunnel.source, proto::GRE),
+        Way::Plain | Way::InUdp => (tunnel.source, proto::GRE),
         Way::Protected(sa) => (Some(sa.config.local), proto::ESP),
     };
     let mut head = [0; MAX_HEAD];
@@ -245,6 +276,7 @@ mod tests {
 
     use super::*;
     use crate::offload::{Fit, fit};
+    use crate::port::TxPacket;
     use crate::tunnel::TunnelConfig;
     use crate::vnet::VnetHdr;
     use crate::wire::parse::parse;
@@ -265,20 +297,27 @@ mod tests {
 
     /// Every packet that `frames` become.
     fn packets(config: TunnelConfig, source: Option<IpAddr>, frames: &[&[u8]]) -> Vec<Vec<u8>> {
+        let sent = sent(config, source, frames);
+        sent.into_iter().map(|(_, bytes)| bytes).collect()
+    }
+
+    fn sent(config: TunnelConfig, source: Option<IpAddr>, frames: &[&[u8]]) -> Vec<(TxPacket, Vec<u8>)> {
+        let way = if config.in_udp { Way::InUdp } else { Way::Plain };
         let tunnel = Tunnel::new(config, source, 1500);
         let mut outbox = Outbox::new();
         for frame in frames {
             let ip = parse(frame).and_then(|p| p.ip);
-            let mut encap = Encap::new(&tunnel, PortId(3), Way::Plain, ip.as_ref(), 0, &mut outbox).unwrap();
+            let encap = Encap::new(&tunnel, PortId(3), way, ip.as_ref(), 0, &mut outbox).unwrap();
+            let mut encap = encap.with_entropy(5);
             assert_eq!(
-                fit(frame, &VnetHdr::default(), tunnel.max_frame(RxRoad::Gre), &mut encap),
+                fit(frame, &VnetHdr::default(), tunnel.max_frame(way.road()), &mut encap),
                 Fit::Sent(1)
             );
             encap.finish();
             assert_eq!((encap.packets, encap.bytes, encap.refused), (1, frame.len() as u64, None));
         }
         let (buf, list) = outbox.packets();
-        list.iter().map(|p| buf[p.start as usize..][..p.len as usize].to_vec()).collect()
+        list.iter().map(|p| (*p, buf[p.start as usize..][..p.len as usize].to_vec())).collect()
     }
 
     #[test]
@@ -290,6 +329,28 @@ mod tests {
         want.extend([0, 0, 0, 0, 10, 9, 0, 2, 0, 0, 0x65, 0x58]);
         want.extend(&inner);
         assert_eq!(sent, [want]);
+    }
+
+    #[test]
+    fn in_udp_the_rest_is_beside_the_bytes() {
+        let local = "fd00::1".parse().unwrap();
+        for (remote, local) in [("10.9.0.2", None), ("fd00::2", Some(local))] {
+            let c = TunnelConfig {
+                in_udp: true,
+                local,
+                out_key: Some(7),
+                tos: Tos::Inherit,
+                ttl: Ttl::Inherit,
+                df: false,
+                ..TunnelConfig::to(remote.parse().unwrap())
+            };
+            // also while the route has said no source: the kernel knows
+            let (packet, bytes) = sent(c, None, &[&inner()]).remove(0);
+            assert_eq!(bytes, [&[0x20, 0, 0x65, 0x58, 0, 0, 0, 7][..], &inner()].concat());
+            assert_eq!((packet.dst, packet.dst_port), (remote.parse().unwrap(), 4754));
+            assert_eq!((packet.src, packet.entropy), (local, 5));
+            assert_eq!((packet.tos, packet.ttl, packet.df), (0x22, 7, false));
+        }
     }
 
     #[test]
@@ -353,18 +414,19 @@ mod tests {
     proptest! {
         #[test]
         fn decodes_again(key in any::<Option<u32>>(), csum in any::<bool>(), seq in any::<bool>(),
-                         odd in any::<bool>()) {
-            let c = TunnelConfig { out_key: key, csum, seq, ..config() };
+                         odd in any::<bool>(), in_udp in any::<bool>()) {
+            let c = TunnelConfig { out_key: key, csum, seq, in_udp, ..config() };
+            let ip = if in_udp { 0 } else { 20 };
             let mut frame = inner();
             if odd {
                 frame.push(0xee);
             }
             let sent = packets(c, None, &[&frame, &frame]);
             for (n, packet) in sent.iter().enumerate() {
-                let (gre, at) = gre::decode(&packet[20..]).unwrap();
+                let (gre, at) = gre::decode(&packet[ip..]).unwrap();
                 let want = Gre { protocol: ethernet::TEB, checksum: csum, key, sequence: seq.then_some(n as u32) };
                 prop_assert_eq!(gre, want);
-                prop_assert_eq!(&packet[20 + at..], &frame[..]);
+                prop_assert_eq!(&packet[ip + at..], &frame[..]);
             }
         }
     }

@@ -1,12 +1,15 @@
-//! Tunnels: an Ethernet frame in GRE (RFC 2784, RFC 2890) between two addresses, in the clear or in [`crate::esp`].
+//! Tunnels: an Ethernet frame in GRE (RFC 2784, RFC 2890) between two addresses, in the clear, in UDP (RFC 8086) or in
+//! [`crate::esp`].
 //!
 //! Outward [`encap`] is the sink that the offloads write fitted frames into; inward [`demux`] finds the tunnel that a
-//! packet belongs to and [`decap`] takes the frame out. [`ecn`] carries congestion marks across (RFC 6040).
+//! packet belongs to and [`decap`] takes the frame out. [`ecn`] carries congestion marks across (RFC 6040), [`entropy`] tells
+//! flows apart for those on the way that cannot look inside.
 
 pub mod decap;
 pub mod demux;
 pub mod ecn;
 pub mod encap;
+pub mod entropy;
 mod outbox;
 #[cfg(test)]
 mod tests;
@@ -61,6 +64,8 @@ pub struct TunnelConfig {
     pub ttl: Ttl,
     /// `options:df_default`.
     pub df: bool,
+    /// `options:encapsulation=udp` without IPsec: GRE goes and is taken in UDP (RFC 8086), and in nothing else.
+    pub in_udp: bool,
 }
 
 impl TunnelConfig {
@@ -76,6 +81,7 @@ impl TunnelConfig {
             tos: Tos::Fixed(0),
             ttl: Ttl::Fixed(64),
             df: true,
+            in_udp: false,
         }
     }
 }
@@ -102,6 +108,8 @@ pub struct Tunnel {
 pub enum Way<'a> {
     /// As GRE in IP.
     Plain,
+    /// As GRE in UDP.
+    InUdp,
     /// In ESP.
     Protected(&'a OutboundSa),
 }
@@ -112,6 +120,7 @@ impl Way<'_> {
     pub fn road(&self) -> RxRoad {
         match self {
             Way::Plain => RxRoad::Gre,
+            Way::InUdp => RxRoad::GreUdp,
             Way::Protected(sa) => sa.config.road.kind(),
         }
     }
@@ -145,6 +154,7 @@ impl Tunnel {
         let packet = (self.path_mtu.load(Relaxed) as usize).saturating_sub(self.ip_len());
         let gre = match road {
             RxRoad::Gre => packet,
+            RxRoad::GreUdp => packet.saturating_sub(udp::HEADER),
             RxRoad::Esp => esp::room(packet),
             RxRoad::Udp => esp::room(packet.saturating_sub(udp::HEADER)),
         };

@@ -83,7 +83,7 @@ impl Setup {
         }
         let tunnel = Tunnel::new(self.tunnel.clone(), Some(here(self.v6)), self.mtu);
         let mut host = Host { snapshot, inbound, port };
-        host.add(Tunnel { policy: Some(id), ..tunnel });
+        host.add(Tunnel { policy: (!self.tunnel.in_udp).then_some(id), ..tunnel });
         host
     }
 }
@@ -237,8 +237,9 @@ proptest! {
 
 #[test]
 fn the_longest_frame_fits_exactly() {
-    for (road, v6) in
-        [RxRoad::Gre, RxRoad::Esp, RxRoad::Udp].into_iter().flat_map(|r| [(r, false), (r, true)])
+    for (road, v6) in [RxRoad::Gre, RxRoad::GreUdp, RxRoad::Esp, RxRoad::Udp]
+        .into_iter()
+        .flat_map(|r| [(r, false), (r, true)])
     {
         for (csum, seq, out_key) in [(false, false, None), (false, true, None), (true, true, Some(1))] {
             for mtu in 1280..1510 {
@@ -246,8 +247,10 @@ fn the_longest_frame_fits_exactly() {
                 setup.tunnel = TunnelConfig { csum, seq, out_key, ..setup.tunnel };
                 setup.outbound = road != RxRoad::Gre;
                 setup.may_send_plain = road == RxRoad::Gre;
+                setup.tunnel.in_udp = road == RxRoad::GreUdp;
                 let host = setup.host();
-                let unseen = if road == RxRoad::Udp { host.tunnel().ip_len() + 8 } else { 0 };
+                let unseen =
+                    if matches!(road, RxRoad::Udp | RxRoad::GreUdp) { host.tunnel().ip_len() + 8 } else { 0 };
                 let longest = host.tunnel().max_frame(road);
                 assert_eq!(host.snapshot.max_frame(host.tunnel()), longest);
                 for (len, fits) in [(longest, true), (longest + 1, false)] {
@@ -344,6 +347,22 @@ fn plain_gre_is_not_taken_for_a_protected_tunnel() {
     let mut host = allowed.host();
     host.snapshot.policies.clear();
     assert_eq!(host.receive(RxRoad::Gre, &gre), Err(DropReason::GrePlain));
+}
+
+#[test]
+fn in_udp_is_a_tunnel_of_its_own() {
+    let gre = [&[0, 0, 0x65, 0x58], &Spec::udp(100).frame()[..]].concat();
+    for v6 in [false, true] {
+        let plain = Setup { may_send_plain: true, ..Setup::new(RxRoad::Esp, v6) };
+        let mut in_udp = plain.clone();
+        in_udp.tunnel.in_udp = true;
+        for (setup, takes, refuses) in
+            [(plain, RxRoad::Gre, RxRoad::GreUdp), (in_udp, RxRoad::GreUdp, RxRoad::Gre)]
+        {
+            assert!(setup.host().receive(takes, &gre).is_ok());
+            assert_eq!(setup.host().receive(refuses, &gre), Err(DropReason::GreNoTunnel));
+        }
+    }
 }
 
 /// A packet from the other host with that payload, whatever it is.
@@ -446,6 +465,10 @@ fn nothing_is_recognized_in_what_comes_out_of_esp() {
     setup.may_send_plain = true;
     let host = setup.host();
     assert!(host.receive(RxRoad::Gre, &gre).unwrap().1.is_gso());
+    // GRE in UDP comes from kernels on the same machine in that shape, too
+    let mut in_udp = setup.clone();
+    in_udp.tunnel.in_udp = true;
+    assert!(in_udp.host().receive(RxRoad::GreUdp, &gre).unwrap().1.is_gso());
     assert_eq!(
         host.receive(RxRoad::Esp, &from_there(&host, 1, &gre, 47)).unwrap(),
         (frame, VnetHdr::default())

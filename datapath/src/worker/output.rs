@@ -9,7 +9,7 @@ use crate::port::{LocalPort, Refusal, RxRoad, TxPacket, Underlay};
 use crate::slab::Slab;
 use crate::snapshot::{Port, PortId, PortKind, Snapshot};
 use crate::tunnel::encap::Encap;
-use crate::tunnel::{Outbox, Tunnel, Way};
+use crate::tunnel::{Outbox, Tunnel, Way, entropy};
 use crate::txq::TxQueue;
 use crate::vnet::VnetHdr;
 use crate::wire::parse::{Ip, Link};
@@ -58,7 +58,7 @@ pub(super) struct Outputs {
 }
 
 /// Families times roads.
-const UNDERLAYS: usize = 6;
+const UNDERLAYS: usize = 8;
 
 /// Which of the outboxes a packet waits in.
 fn underlay(v6: bool, road: RxRoad) -> usize {
@@ -146,6 +146,9 @@ impl Outputs {
         let Some(mut encap) = Encap::new(tunnel, port.id, way, inner.as_ref(), now, outbox) else {
             return Fit::Dropped(DropReason::UnderlayTx);
         };
+        if matches!(way, Way::InUdp) {
+            encap = encap.with_entropy(entropy::of(frame, inner.as_ref()));
+        }
         let fitted = fit(frame, vnet, tunnel.max_frame(way.road()), &mut encap);
         encap.finish();
         let cell = port.counters.cell(self.worker);
@@ -356,7 +359,7 @@ mod tests {
     fn what_the_underlay_does_not_take_was_not_sent() {
         let tunnel = tunnel();
         let sa = outbound(config());
-        for way in [Way::Plain, Way::Protected(&sa)] {
+        for way in [Way::Plain, Way::InUdp, Way::Protected(&sa)] {
             // there is no socket
             let (mut outputs, snapshot, port) = outputs(PortKind::Tunnel(Arc::clone(&tunnel)));
             let (drops, mut slab) = (DropCell::new(), Slab::new());
@@ -380,8 +383,9 @@ mod tests {
         let vnet = VnetHdr { gso_type: GSO_TCPV4, gso_size: 88.into(), ..VnetHdr::default() };
         let (small, big) = (tcp(0, 1), tcp(0, 65_535 - 40));
         let sa = outbound(config());
-        for (way, smalls) in
-            [Way::Plain, Way::Protected(&sa)].into_iter().flat_map(|w| [0, 200, 300, 500].map(|n| (w, n)))
+        for (way, smalls) in [Way::Plain, Way::InUdp, Way::Protected(&sa)]
+            .into_iter()
+            .flat_map(|w| [0, 200, 300, 500].map(|n| (w, n)))
         {
             for _ in 0..smalls {
                 let leaving = leaving(&port, &tunnel, way);

@@ -2,12 +2,11 @@
 //!
 //! ```text
 //! traffic udp-recv ADDR:PORT                       until the stream's end, or 30 s of silence; prints JSON
-//! traffic udp-send ADDR:PORT COUNT SIZE RATE
+//! traffic udp-send ADDR:PORT COUNT SIZE RATE       SIZE: bytes of payload, or LEAST-MOST
 //! traffic tcp-recv ADDR:PORT                       one connection; prints JSON
-//! traffic tcp-send ADDR:PORT BYTES
+//! traffic tcp-send ADDR:PORT BYTES                 or SECONDS followed by 's'; prints how many bytes went
 //! ```
 
-use std::collections::HashSet;
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
@@ -20,11 +19,12 @@ fn main() -> Result<()> {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
         ["udp-recv", at] => udp_recv(addr(at)?),
-        ["udp-send", to, count, size, rate] => {
-            udp_send(addr(to)?, num(count)?, num(size)? as usize, num(rate)?)
-        }
+        ["udp-send", to, count, size, rate] => udp_send(addr(to)?, num(count)?, sizes(size)?, num(rate)?),
         ["tcp-recv", at] => tcp_recv(addr(at)?),
-        ["tcp-send", to, bytes] => tcp_send(addr(to)?, num(bytes)?),
+        ["tcp-send", to, much] => match much.strip_suffix('s') {
+            Some(seconds) => tcp_send(addr(to)?, u64::MAX, Duration::from_secs(num(seconds)?)),
+            None => tcp_send(addr(to)?, num(much)?, Duration::MAX),
+        },
         _ => Err(Error::other("usage: traffic udp-recv|udp-send|tcp-recv|tcp-send ADDR:PORT …")),
     }
 }
@@ -37,29 +37,68 @@ fn num(s: &str) -> Result<u64> {
     s.parse().map_err(|e| Error::other(format!("{s}: {e}")))
 }
 
-/// The byte at `pos` of stream `seed` (splitmix64).
-fn byte(seed: u64, pos: u64) -> u8 {
-    let mut z = seed.wrapping_add((pos / 8).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+/// Payload sizes: one, or from one to another.
+fn sizes(s: &str) -> Result<(u64, u64)> {
+    let (least, most) = s.split_once('-').unwrap_or((s, s));
+    let (least, most) = (num(least)?, num(most)?);
+    if least <= most { Ok((least, most)) } else { Err(Error::other(format!("{s}: no sizes"))) }
+}
+
+/// Bytes 8 × `index` and following of stream `seed` (splitmix64).
+fn word(seed: u64, index: u64) -> [u8; 8] {
+    let mut z = seed.wrapping_add(index.wrapping_mul(0x9E37_79B9_7F4A_7C15));
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    ((z ^ (z >> 31)) >> (pos % 8 * 8)) as u8
+    (z ^ (z >> 31)).to_le_bytes()
+}
+
+/// `len` bytes of stream `seed` from `pos` on.
+fn bytes(seed: u64, pos: u64, len: usize) -> Vec<u8> {
+    let skip = (pos % 8) as usize;
+    let words = (skip + len).div_ceil(8) as u64;
+    let mut all: Vec<u8> = (pos / 8..pos / 8 + words).flat_map(|i| word(seed, i)).collect();
+    all.drain(..skip);
+    all.truncate(len);
+    all
 }
 
 /// A datagram: its number, then bytes that follow from it.
 fn datagram(seq: u64, size: usize) -> Vec<u8> {
     let mut d = seq.to_be_bytes().to_vec();
-    d.extend((8..size as u64).map(|i| byte(seq, i)));
+    d.extend(bytes(seq, 8, size.saturating_sub(8)));
     d
 }
 
-fn udp_send(to: SocketAddr, count: u64, size: usize, rate: u64) -> Result<()> {
+/// Numbers that have been seen.
+#[derive(Default)]
+struct Seen {
+    words: Vec<u64>,
+    count: u64,
+}
+
+impl Seen {
+    /// False: it had been seen before.
+    fn insert(&mut self, n: u64) -> bool {
+        let (word, bit) = ((n / 64) as usize, 1 << (n % 64));
+        if self.words.len() <= word {
+            self.words.resize(word + 1, 0);
+        }
+        let new = self.words[word] & bit == 0;
+        self.words[word] |= bit;
+        self.count += u64::from(new);
+        new
+    }
+}
+
+fn udp_send(to: SocketAddr, count: u64, (least, most): (u64, u64), rate: u64) -> Result<()> {
     let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
     let start = Instant::now();
     for seq in 0..count {
         let due = start + Duration::from_nanos(seq * 1_000_000_000 / rate.max(1));
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         // EMSGSIZE and its like are losses, for the receiver to count
-        let _ = socket.send_to(&datagram(seq, size), to);
+        let size = least + seq.wrapping_mul(7919) % (most - least + 1);
+        let _ = socket.send_to(&datagram(seq, size as usize), to);
     }
     for _ in 0..10 {
         std::thread::sleep(Duration::from_millis(50));
@@ -73,7 +112,7 @@ fn udp_recv(at: SocketAddr) -> Result<()> {
     socket.set_read_timeout(Some(Duration::from_secs(30)))?;
     // as much as the host allows: a receiver that waits for a processor must not lose what the switch delivered
     socket2::SockRef::from(&socket).set_recv_buffer_size(16 << 20)?;
-    let mut seen = HashSet::new();
+    let mut seen = Seen::default();
     let (mut duplicates, mut reordered, mut corrupt) = (0u64, 0u64, 0u64);
     let (mut highest, mut gap, mut last) = (None, Duration::ZERO, None::<Instant>);
     let mut buf = vec![0; 65536];
@@ -105,7 +144,7 @@ fn udp_recv(at: SocketAddr) -> Result<()> {
         }
         highest = highest.max(Some(seq));
     }
-    let received = seen.len() as u64;
+    let received = seen.count;
     let lost = highest.map_or(0, |h| h + 1 - received);
     println!(
         r#"{{"received":{received},"lost":{lost},"duplicates":{duplicates},"reordered":{reordered},"corrupt":{corrupt},"gap_ms":{}}}"#,
@@ -114,20 +153,23 @@ fn udp_recv(at: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-fn tcp_send(to: SocketAddr, bytes: u64) -> Result<()> {
+fn tcp_send(to: SocketAddr, most: u64, time: Duration) -> Result<()> {
     let mut s = TcpStream::connect_timeout(&to, Duration::from_secs(10))?;
     s.set_write_timeout(Some(Duration::from_secs(30)))?;
     s.set_read_timeout(Some(Duration::from_secs(30)))?;
-    let mut pos = 0;
-    while pos < bytes {
-        let end = bytes.min(pos + 65536);
-        s.write_all(&(pos..end).map(|p| byte(0, p)).collect::<Vec<u8>>())?;
-        pos = end;
+    let (mut pos, start) = (0, Instant::now());
+    while pos < most && start.elapsed() < time {
+        let len = (most - pos).min(65536);
+        s.write_all(&bytes(0, pos, len as usize))?;
+        pos += len;
     }
     s.shutdown(Shutdown::Write)?;
     // the receiver closes when it has read everything
     match s.read(&mut [0; 1])? {
-        0 => Ok(()),
+        0 => {
+            println!(r#"{{"bytes":{pos}}}"#);
+            Ok(())
+        }
         _ => Err(Error::other("the receiver does not talk")),
     }
 }
@@ -135,21 +177,20 @@ fn tcp_send(to: SocketAddr, bytes: u64) -> Result<()> {
 fn tcp_recv(at: SocketAddr) -> Result<()> {
     let (mut s, _) = TcpListener::bind(at)?.accept()?;
     s.set_read_timeout(Some(Duration::from_secs(30)))?;
-    let (mut bytes, mut corrupt_at) = (0u64, None);
+    let (mut pos, mut corrupt_at) = (0u64, None);
     let mut buf = vec![0; 65536];
     loop {
         let n = s.read(&mut buf)?;
         if n == 0 {
             break;
         }
-        for b in buf.iter().take(n) {
-            if *b != byte(0, bytes) && corrupt_at.is_none() {
-                corrupt_at = Some(bytes);
-            }
-            bytes += 1;
+        let (got, want) = (buf.get(..n).unwrap_or(&[]), bytes(0, pos, n));
+        if let (None, Some(at)) = (corrupt_at, got.iter().zip(&want).position(|(got, want)| got != want)) {
+            corrupt_at = Some(pos + at as u64);
         }
+        pos += n as u64;
     }
     let corrupt_at = corrupt_at.map_or("null".to_owned(), |p| p.to_string());
-    println!(r#"{{"bytes":{bytes},"corrupt_at":{corrupt_at}}}"#);
+    println!(r#"{{"bytes":{pos},"corrupt_at":{corrupt_at}}}"#);
     Ok(())
 }

@@ -90,6 +90,9 @@ pub fn list_tunnels(snapshot: &Snapshot) -> Reply {
         if config.csum {
             out += ", csum=true";
         }
+        if config.in_udp {
+            out += ", encapsulation=udp";
+        }
         out += ")\n";
     }
     Ok(out)
@@ -155,6 +158,7 @@ fn options(c: &TunnelConfig) -> String {
     let options = [
         ("csum", c.csum.then(|| "true".into())),
         ("df_default", (!c.df).then(|| "false".into())),
+        ("encapsulation", c.in_udp.then(|| "udp".into())),
         ("in_key", c.in_key.filter(|_| !same_key).map(|k| k.to_string())),
         ("key", c.in_key.filter(|_| same_key).map(|k| k.to_string())),
         ("local_ip", c.local.map(address)),
@@ -206,13 +210,13 @@ mod tests {
         assert_eq!(
             dpif_show(&s).unwrap(),
             "netdev@ovs-netdev: hit:10 missed:0\n  br0:\n    \
-             gre0 1/1: (gre: csum=true, key=7, remote_ip=1.2.3.4, tos=inherit)\n    \
+             gre0 1/1: (gre: csum=true, encapsulation=udp, key=7, remote_ip=1.2.3.4, tos=inherit)\n    \
              gre1 7/3: (gre: df_default=false, in_key=3, local_ip=1.1.1.1, out_key=9, remote_ip=1.2.3.5, seq=true, \
              ttl=inherit)\n  br1:\n"
         );
         assert_eq!(
             list_tunnels(&s).unwrap(),
-            "port 1: gre0 (gre: ::->1.2.3.4, key=0x7, legacy_l2, dp port=1, ttl=64, tos=inherit, csum=true)\n\
+            "port 1: gre0 (gre: ::->1.2.3.4, key=0x7, legacy_l2, dp port=1, ttl=64, tos=inherit, csum=true, encapsulation=udp)\n\
              port 3: gre1 (gre: 1.1.1.1->1.2.3.5, key=0x3, legacy_l2, dp port=3, out_key=0x9, ttl=inherit, df=false)\n"
         );
         assert_eq!(tunnel_ports(&s).unwrap(), "Listening ports:\ngre_sys (1) ref_cnt=2\n");
@@ -222,7 +226,7 @@ mod tests {
                 "netdev@ovs-netdev:",
                 "  lookups: hit:10 missed:0 lost:0",
                 "  flows: 2",
-                "  port 1: gre0 (gre: csum=true, key=7, remote_ip=1.2.3.4, tos=inherit)",
+                "  port 1: gre0 (gre: csum=true, encapsulation=udp, key=7, remote_ip=1.2.3.4, tos=inherit)",
                 "    RX packets:10 errors:? dropped:0 overruns:? frame:?",
                 "    TX packets:0 errors:0 dropped:0 aborted:? carrier:?",
                 "    collisions:?",

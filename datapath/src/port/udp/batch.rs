@@ -13,6 +13,8 @@ pub(super) struct Batch<'a> {
     buf: &'a [u8],
     packets: &'a [TxPacket],
     trains: bool,
+    /// Which source port what waits in the sender leaves by.
+    entropy: u8,
     tally: Tally,
     /// The socket takes no more: the first packet that was not tried.
     end: Option<usize>,
@@ -28,7 +30,7 @@ impl<'a> Batch<'a> {
         packets: &'a [TxPacket],
         trains: bool,
     ) -> Batch<'a> {
-        Batch { socket, buf, packets, trains, tally: Tally::default(), end: None }
+        Batch { socket, buf, packets, trains, entropy: 0, tally: Tally::default(), end: None }
     }
 
     pub(super) fn send(mut self, refused: OnRefusal<'_>) -> Sent {
@@ -36,6 +38,10 @@ impl<'a> Batch<'a> {
             let mut next = 0;
             while let (Some(first), None) = (self.packets.get(next), self.end) {
                 let count = self.train_at(next);
+                if self.entropy != first.entropy {
+                    self.flush(sender, refused);
+                    self.entropy = first.entropy;
+                }
                 if self.socket.clear_df.is_some() && !first.df {
                     self.flush(sender, refused);
                     self.send_singly(next, count, refused);
@@ -80,7 +86,8 @@ impl<'a> Batch<'a> {
 
     fn flush(&mut self, sender: &mut Sender<'a, '_>, refused: OnRefusal<'_>) {
         if self.end.is_none() {
-            sender.flush(self.socket.as_fd(), &mut |first, errno| self.judge(first, errno, refused));
+            let (socket, _) = self.socket.exit(self.entropy);
+            sender.flush(socket.as_fd(), &mut |first, errno| self.judge(first, errno, refused));
         }
     }
 

@@ -25,7 +25,8 @@ impl ClearDf {
         Ok(ClearDf { socket: RawIp::sender_v4(BUFFER)? })
     }
 
-    /// Sends `payload` from `port`. Without UDP checksum, as RFC 3948 section 2.1 would have it.
+    /// Sends `payload` from `port`. Without UDP checksum, as RFC 3948 section 2.1 would have it and RFC 8086 section 6.1 lets
+    /// one do.
     pub(super) fn send(&self, port: u16, packet: &TxPacket, payload: &[u8]) -> io::Result<()> {
         let invalid = || io::Error::from_raw_os_error(libc::EINVAL);
         let IpAddr::V4(dst) = packet.dst else { return Err(invalid()) };

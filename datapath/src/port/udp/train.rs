@@ -21,7 +21,7 @@ pub(super) fn len(packets: &[TxPacket]) -> usize {
 
 /// `packet` lies behind `last`, goes the same way and is no longer.
 fn follows(packet: &TxPacket, last: &TxPacket) -> bool {
-    let way = |p: &TxPacket| (p.dst, p.dst_port, p.src, p.tos, p.ttl, p.df);
+    let way = |p: &TxPacket| (p.dst, p.dst_port, p.src, p.tos, p.ttl, p.df, p.entropy);
     last.start.checked_add(last.len) == Some(packet.start)
         && (1..=last.len).contains(&packet.len)
         && way(packet) == way(last)
@@ -37,7 +37,7 @@ mod tests {
     /// What differs between packets of one outbox, few values each so that they are often the same.
     fn packets() -> impl Strategy<Value = Vec<TxPacket>> {
         let len = prop_oneof![4 => Just(1400u32), 1 => Just(1000u32), 1 => 0u32..70_000];
-        let way = prop_oneof![20 => Just(0u8), 1 => 0u8..7];
+        let way = prop_oneof![20 => Just(0u8), 1 => 0u8..8];
         let one = (len, way, 0u8..40);
         proptest::collection::vec(one, 0..200).prop_map(|list| {
             let mut start = 0;
@@ -52,6 +52,7 @@ mod tests {
                         4 => p.tos = 3,
                         5 => p.ttl = 1,
                         6 => p.df = false,
+                        7 => p.entropy = 1,
                         _ => {}
                     }
                     start += len;
@@ -69,8 +70,8 @@ mod tests {
         }
         let total = (last.start + last.len - first.start) as usize;
         let same = |p: &TxPacket| {
-            (p.dst, p.dst_port, p.src, p.tos, p.ttl, p.df)
-                == (first.dst, first.dst_port, first.src, first.tos, first.ttl, first.df)
+            (p.dst, p.dst_port, p.src, p.tos, p.ttl, p.df, p.entropy)
+                == (first.dst, first.dst_port, first.src, first.tos, first.ttl, first.df, first.entropy)
         };
         let cut = |i: usize| {
             let at = i * first.len as usize;
