@@ -84,20 +84,23 @@ fn nothing_is_lost_to_rekeying() {
             assert_eq!(
                 (s.received, s.lost, s.duplicates, s.corrupt),
                 (count, 0, 0, 0),
-                "{encapsulation}: {s:?}\n{}",
-                a.appctl("coverage/show")
+                "{encapsulation}: {s:?}\n{}\n{}",
+                a.appctl("coverage/show"),
+                b.appctl("coverage/show")
             );
         }
 
-        // full load
-        let report = std::thread::scope(|scope| {
-            let load = scope.spawn(|| {
-                traffic::iperf3(a, b, &b.docker0(), &format!("-t {} --bidir", half.as_secs().min(50)))
+        // full load, for as long again
+        let start = Instant::now();
+        while let left @ 1.. = half.saturating_sub(start.elapsed()).as_secs().min(50) {
+            let report = std::thread::scope(|scope| {
+                let args = format!("-t {left} --bidir");
+                let load = scope.spawn(move || traffic::iperf3(a, b, &b.docker0(), &args));
+                rekeys(&hosts, Duration::from_secs(left), &mut seen);
+                load.join().expect("iperf3")
             });
-            rekeys(&hosts, half.min(Duration::from_secs(50)), &mut seen);
-            load.join().expect("iperf3")
-        });
-        println!("{encapsulation}: {:.0} Mbit/s while rekeying", traffic::mbit(&report));
+            println!("{encapsulation}: {:.0} Mbit/s while rekeying", traffic::mbit(&report));
+        }
 
         let after: Vec<[u64; 7]> = hosts.iter().map(|h| LOSSES.map(|e| h.count(e))).collect();
         assert_eq!(before, after, "{LOSSES:?}");

@@ -110,8 +110,8 @@ fn udp_send(to: SocketAddr, count: u64, (least, most): (u64, u64), rate: u64) ->
 fn udp_recv(at: SocketAddr) -> Result<()> {
     let socket = UdpSocket::bind(at)?;
     socket.set_read_timeout(Some(Duration::from_secs(30)))?;
-    // as much as the host allows: a receiver that waits for a processor must not lose what the switch delivered
-    socket2::SockRef::from(&socket).set_recv_buffer_size(16 << 20)?;
+    // whatever the host allows others: a receiver that waits for a processor must not lose what the switch delivered
+    nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &(64 << 20))?;
     let mut seen = Seen::default();
     let (mut duplicates, mut reordered, mut corrupt) = (0u64, 0u64, 0u64);
     let (mut highest, mut gap, mut last) = (None, Duration::ZERO, None::<Instant>);
