@@ -46,7 +46,9 @@ fuzz_target!(|data: &[u8]| {
     answer(frame, max_frame as u16);
 
     let mut clamped = frame.to_vec();
-    clamp_mss(&mut clamped, &vnet, max_frame);
+    if let Some(ip) = parse(frame).and_then(|parsed| parsed.ip) {
+        clamp_mss(&mut clamped, &ip, &vnet, || max_frame);
+    }
     assert_eq!(clamped.len(), frame.len());
     if !vnet.needs_csum() {
         assert_eq!(tcp_checksum_ok(frame), tcp_checksum_ok(&clamped));

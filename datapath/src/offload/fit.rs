@@ -69,7 +69,7 @@ fn single(frame: &[u8], ip: Option<&Ip>, vnet: &VnetHdr, max_frame: usize, sink:
     if let Some(packet) = slot.get_mut(..ip.map_or(frame.len(), |ip| ip.end)) {
         finish::finish_checksum(packet, ip, vnet);
         if let Some(ip) = ip {
-            mss::clamp(packet, ip, false, max_frame);
+            mss::clamp(packet, ip, false, || max_frame);
         }
     }
     Fit::Sent(1)

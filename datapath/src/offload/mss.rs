@@ -4,23 +4,22 @@ use zerocopy::FromBytes;
 
 use crate::vnet::VnetHdr;
 use crate::wire::tcp::{self, Tcp};
-use crate::wire::{Ip, Version, checksum, get16, ipv4, ipv6, parse, proto, put16};
+use crate::wire::{Ip, Version, checksum, get16, ipv4, ipv6, proto, put16};
 
 /// Never clamp below this, however short the path: Linux takes no less (TCP_MIN_MSS).
 const MIN_MSS: usize = 88;
 
 /// Lowers the MSS option of a SYN in `frame` to what frames of `max_frame` bytes carry, and adjusts the checksum. Other
 /// frames stay as they are, and so do a SYN without the option, whose receiver assumes the minimum (RFC 9293 section
-/// 3.7.1), and a SYN that is signed.
-pub fn clamp_mss(frame: &mut [u8], vnet: &VnetHdr, max_frame: usize) {
-    if let Some(ip) = parse(frame).and_then(|parsed| parsed.ip) {
-        clamp(frame, &ip, vnet.needs_csum(), max_frame);
-    }
+/// 3.7.1), and a SYN that is signed. `ip` is what parsing said of the frame; `max_frame` is asked for a SYN alone.
+#[inline]
+pub fn clamp_mss(frame: &mut [u8], ip: &Ip, vnet: &VnetHdr, max_frame: impl FnOnce() -> usize) {
+    clamp(frame, ip, vnet.needs_csum(), max_frame);
 }
 
-/// [`clamp_mss`] for a frame that is parsed. `partial`: the checksum holds the pseudo header only, which stays the same.
+/// [`clamp_mss`]. `partial`: the checksum holds the pseudo header only, which stays the same.
 #[inline]
-pub(super) fn clamp(frame: &mut [u8], ip: &Ip, partial: bool, max_frame: usize) {
+pub(super) fn clamp(frame: &mut [u8], ip: &Ip, partial: bool, max_frame: impl FnOnce() -> usize) {
     if ip.proto != proto::TCP || ip.later_fragment {
         return;
     }
@@ -31,7 +30,7 @@ pub(super) fn clamp(frame: &mut [u8], ip: &Ip, partial: bool, max_frame: usize) 
             Version::V4 => ipv4::HEADER,
             Version::V6 => ipv6::HEADER,
         };
-        clamp_option(segment, partial, max_frame.saturating_sub(ip.l3 + header + tcp::HEADER));
+        clamp_option(segment, partial, max_frame().saturating_sub(ip.l3 + header + tcp::HEADER));
     }
 }
 
@@ -58,7 +57,7 @@ mod tests {
     use etherparse::{PacketBuilder, SlicedPacket, TcpOptionElement, TransportSlice};
 
     use super::*;
-    use crate::offload::testing::{A, B, assert_checksums};
+    use crate::offload::testing::{A, B, assert_checksums, ip_of};
 
     fn syn(v6: bool, options: &[u8], vlan: bool) -> Vec<u8> {
         let eth = PacketBuilder::ethernet2(A, B);
@@ -83,6 +82,11 @@ mod tests {
         })
     }
 
+    fn clamped(frame: &mut [u8], vnet: &VnetHdr, max_frame: usize) {
+        let ip = ip_of(frame);
+        clamp_mss(frame, &ip, vnet, || max_frame);
+    }
+
     #[test]
     fn clamps_syns() {
         let aligned = &[2, 4, 0x05, 0xb4][..];
@@ -100,7 +104,7 @@ mod tests {
         ] {
             for options in [aligned, odd] {
                 let mut frame = syn(v6, options, vlan);
-                clamp_mss(&mut frame, &VnetHdr::default(), max_frame);
+                clamped(&mut frame, &VnetHdr::default(), max_frame);
                 assert_eq!(mss_of(&frame), Some(mss), "v6 {v6} vlan {vlan} max_frame {max_frame}");
                 assert_checksums(&frame);
             }
@@ -117,7 +121,7 @@ mod tests {
         let signed = syn(false, &[2, 4, 0x05, 0xb4, 29, 4, 1, 1], false);
         for original in [no_option, no_syn, later_fragment, signed] {
             let mut frame = original.clone();
-            clamp_mss(&mut frame, &VnetHdr::default(), 1000);
+            clamped(&mut frame, &VnetHdr::default(), 1000);
             assert_eq!(frame, original);
         }
     }
@@ -127,7 +131,7 @@ mod tests {
         let mut frame = syn(false, &[2, 4, 0x05, 0xb4], false);
         let at = 14 + 20 + tcp::CHECKSUM;
         let before = get16(&frame, at);
-        clamp_mss(&mut frame, &VnetHdr { flags: crate::vnet::F_NEEDS_CSUM, ..VnetHdr::default() }, 1000);
+        clamped(&mut frame, &VnetHdr { flags: crate::vnet::F_NEEDS_CSUM, ..VnetHdr::default() }, 1000);
         assert_eq!((get16(&frame, at), mss_of(&frame)), (before, Some(946)));
     }
 }

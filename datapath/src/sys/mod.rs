@@ -13,6 +13,7 @@ pub mod packet_socket;
 pub mod raw_ip;
 pub mod tun;
 pub mod udp;
+pub mod vector;
 
 use std::ffi::CString;
 use std::io;

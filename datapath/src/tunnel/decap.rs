@@ -62,8 +62,8 @@ pub fn decap(
         if mark != ip.ecn() {
             ecn::mark(frame, &ip, mark);
         }
+        clamp_mss(frame, &ip, &vnet, || snapshot.max_frame(tunnel));
     }
-    clamp_mss(frame, &vnet, snapshot.max_frame(tunnel));
     Ok((id, data, vnet))
 }
 

@@ -15,6 +15,8 @@ type Tuple = (IpAddr, Option<IpAddr>, u32, bool);
 #[derive(Debug, Default)]
 pub struct Demux {
     tunnels: HashMap<Tuple, PortId, foldhash::fast::RandomState>,
+    /// Whether a tunnel names its `local_ip` at all: mostly none does.
+    local: bool,
 }
 
 impl Demux {
@@ -28,6 +30,7 @@ impl Demux {
             let PortKind::Tunnel(tunnel) = &port.kind else { continue };
             let c = &tunnel.config;
             let tuple = (c.remote, c.local, c.in_key.unwrap_or(0), c.in_udp);
+            demux.local |= c.local.is_some();
             if let Some(other) = demux.tunnels.insert(tuple, port.id) {
                 return Err((port.id, other));
             }
@@ -39,7 +42,8 @@ impl Demux {
     #[inline]
     pub fn find(&self, src: IpAddr, dst: IpAddr, key: Option<u32>, in_udp: bool) -> Option<PortId> {
         let find = |dst| self.tunnels.get(&(src, dst, key.unwrap_or(0), in_udp));
-        find(Some(dst)).or_else(|| find(None)).copied()
+        let own = if self.local { find(Some(dst)) } else { None };
+        own.or_else(|| find(None)).copied()
     }
 }
 

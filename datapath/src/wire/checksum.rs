@@ -2,13 +2,17 @@
 //!
 //! Words are added in the machine's own byte order and swapped once at the end, which RFC 1071 section 2 (B) shows to
 //! be the same. The inner loops add 32-bit words into 64-bit lanes, so that carries need no care before the end and
-//! the compiler turns the loop into vector code.
+//! the compiler turns the loop into vector code, for the widest vectors that [`crate::sys::vector`] finds.
+
+use crate::sys::vector;
 
 /// A sum under way. Unfolded, in native byte order; cheap to copy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sum(u64);
 
-/// Bytes that one turn of the inner loops takes.
+/// What one turn of the inner loops takes.
+pub(crate) type Block = [u8; BLOCK];
+
 const BLOCK: usize = 32;
 
 impl Sum {
@@ -19,12 +23,8 @@ impl Sum {
     /// be of odd length.
     #[inline]
     pub fn of(data: &[u8]) -> Sum {
-        let mut lanes = [0u64; BLOCK / 4];
-        let (blocks, rest) = data.as_chunks::<BLOCK>();
-        for block in blocks {
-            add_block(&mut lanes, block);
-        }
-        let sum = Sum(lanes.iter().fold(0, |a, lane| a + fold32(*lane))) + tail(rest);
+        let (blocks, rest) = data.as_chunks();
+        let sum = Sum(vector::sum(blocks)) + tail(rest);
         debug_assert_eq!(sum.fold(), slow(data));
         sum
     }
@@ -32,17 +32,12 @@ impl Sum {
     /// Copies `from` to `to`, which must be equally long (else the shorter length counts), and sums it on the way.
     #[inline]
     pub fn copy(from: &[u8], to: &mut [u8]) -> Sum {
-        let mut lanes = [0u64; BLOCK / 4];
         let len = from.len().min(to.len());
         let (from, to) = (from.split_at(len).0, to.split_at_mut(len).0);
-        let (blocks, rest) = from.as_chunks::<BLOCK>();
-        let (out, out_rest) = to.as_chunks_mut::<BLOCK>();
-        for (block, out) in blocks.iter().zip(out) {
-            *out = *block;
-            add_block(&mut lanes, block);
-        }
+        let (blocks, rest) = from.as_chunks();
+        let (out, out_rest) = to.as_chunks_mut();
         out_rest.copy_from_slice(rest);
-        Sum(lanes.iter().fold(0, |a, lane| a + fold32(*lane))) + tail(rest)
+        Sum(vector::copy(blocks, out)) + tail(rest)
     }
 
     /// One more word, as a number.
@@ -113,8 +108,27 @@ pub fn update(check: u16, old: u16, new: u16, odd: bool) -> u16 {
     Sum::ZERO.word(!check).word(!old).word(new).checksum()
 }
 
+/// The sum of whole blocks.
 #[inline(always)]
-fn add_block(lanes: &mut [u64; BLOCK / 4], block: &[u8; BLOCK]) {
+pub(crate) fn sum_blocks(blocks: &[Block]) -> u64 {
+    let mut lanes = [0; BLOCK / 4];
+    blocks.iter().for_each(|block| add_block(&mut lanes, block));
+    lanes.iter().fold(0, |sum, lane| sum + fold32(*lane))
+}
+
+/// The same, and copies them on the way to as many others.
+#[inline(always)]
+pub(crate) fn copy_blocks(from: &[Block], to: &mut [Block]) -> u64 {
+    let mut lanes = [0; BLOCK / 4];
+    for (block, out) in from.iter().zip(to) {
+        *out = *block;
+        add_block(&mut lanes, block);
+    }
+    lanes.iter().fold(0, |sum, lane| sum + fold32(*lane))
+}
+
+#[inline(always)]
+fn add_block(lanes: &mut [u64; BLOCK / 4], block: &Block) {
     let (words, _) = block.as_chunks::<4>();
     for (lane, word) in lanes.iter_mut().zip(words) {
         *lane += u64::from(u32::from_ne_bytes(*word));

@@ -28,11 +28,21 @@ pub(super) struct Passing {
     pub(super) tunneled: bool,
 }
 
+/// What was decided about the last frame of a batch. The next one mostly is of the same stream, and then neither learning nor
+/// looking up tells anything new.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Decided {
+    from: PortId,
+    link: Link,
+    verdict: Verdict,
+}
+
 impl Worker {
     /// The frames that a local port just gave.
     pub(super) fn forward_frames(&mut self, from: PortId) {
         let now = self.shared.now();
         let snapshot = Arc::clone(&self.snapshot);
+        self.decided = None;
         let frames = std::mem::take(&mut self.frames);
         for frame in &frames {
             let passing = Passing { data: frame.data, vnet: frame.vnet, tunneled: false };
@@ -45,6 +55,7 @@ impl Worker {
     pub(super) fn forward_packets(&mut self) {
         let now = self.shared.now();
         let snapshot = Arc::clone(&self.snapshot);
+        self.decided = None;
         let packets = std::mem::take(&mut self.packets);
         for packet in &packets {
             if packet.road == RxRoad::Udp && !self.is_esp(packet) {
@@ -105,7 +116,7 @@ impl Worker {
                 if ethernet::is_group(link.dst) {
                     bump(&cell.rx_multicast, packets);
                 }
-                match bridge::decide(bridge, from, link, now) {
+                match self.decide(bridge, from, link, now) {
                     Verdict::Unicast(to) => return self.send(snapshot, port, to, frame, now),
                     Verdict::Flood => return self.flood(snapshot, bridge, port, frame, now),
                     Verdict::Discard(why) => why,
@@ -116,6 +127,17 @@ impl Worker {
         };
         bump(&cell.rx_dropped, packets);
         self.drops().add(verdict, packets);
+    }
+
+    fn decide(&mut self, bridge: &Bridge, from: PortId, link: &Link, now: u32) -> Verdict {
+        if let Some(last) = &self.decided
+            && (last.from, last.link) == (from, *link)
+        {
+            return last.verdict;
+        }
+        let verdict = bridge::decide(bridge, from, link, now);
+        self.decided = Some(Decided { from, link: *link, verdict });
+        verdict
     }
 
     fn flood(&mut self, snapshot: &Snapshot, bridge: &Bridge, from: &Port, frame: Passing, now: u32) {

@@ -30,6 +30,7 @@ use crate::slab::{SLOTS, Slab};
 use crate::snapshot::{PortKind, Snapshot};
 use crate::sys::epoll::{self, Epoll};
 
+use forward::Decided;
 use limit::Limit;
 use output::Outputs;
 use sources::{Source, Sources};
@@ -55,6 +56,7 @@ pub(crate) struct Worker {
     frames: Vec<RxFrame>,
     packets: Vec<RxPacket>,
     outputs: Outputs,
+    decided: Option<Decided>,
     answers: Limit,
     /// Far ends of the snapshot's tunnels.
     peers: HashSet<IpAddr, RandomState>,
@@ -78,6 +80,7 @@ impl Worker {
             frames: Vec::with_capacity(SLOTS),
             packets: Vec::with_capacity(SLOTS),
             outputs: Outputs::new(index),
+            decided: None,
             answers: Limit::new(ANSWERS_PER_SECOND),
             peers: HashSet::default(),
             unknown_spis: Limit::new(UNKNOWN_SPIS_PER_SECOND),
