@@ -1,6 +1,6 @@
 # Thin names over cargo and scripts. `make demo` shows the main job, `make test` proves it; both are run by root.
 SHELL := /bin/bash
-.PHONY: all install install-names demo test packages unit counts e2e lint bench fuzz
+.PHONY: all install install-names demo test packages unit counts e2e lint bench bench-sweeps fuzz
 
 all:
 	cargo build --release
@@ -49,8 +49,13 @@ counts: packages
 e2e: all packages
 	cargo test -p underpass-tests -- --test-threads=1
 
+# Underpass beside its peers, about 20 minutes; benches/run --quick takes two
 bench: all
 	benches/run
+
+# How the cost of a frame grows: its size, MAC addresses, tunnels, SAs
+bench-sweeps: all
+	benches/run --sweeps
 
 fuzz:
 	fuzz/run

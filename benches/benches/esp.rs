@@ -20,7 +20,7 @@ const THERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 9, 0, 2));
 /// Bytes of key and salt.
 const KEYS: [(&str, usize); 2] = [("aes128", 20), ("aes256", 36)];
 /// Bytes of GRE packet.
-const SIZES: [usize; 5] = [64, 256, 1400, 4000, 8900];
+const SIZES: [usize; 5] = [64, 256, 1400, 8900, 65_000];
 
 fn config() -> SaConfig {
     SaConfig {

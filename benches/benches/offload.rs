@@ -1,15 +1,16 @@
-//! A superframe of 44 TCP segments: taken apart for a tunnel, and put together again.
+//! TCP superframes up to 64 KiB: taken apart for a tunnel, and put together again.
 
 mod frames;
 
 use std::hint::black_box;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use datapath::offload::{Coalescer, Fit, FrameSink, fit};
 use datapath::slab::{Piece, Slab};
 use datapath::txq::TxQueue;
 
-const SEGMENTS: usize = 44;
+/// Full segments of a superframe: up to 64 KiB.
+const SEGMENTS: [usize; 4] = [1, 4, 11, 44];
 /// What a GRE tunnel over a path of 1500 bytes takes.
 const MAX_FRAME: usize = 1500 - 20 - 4;
 
@@ -30,16 +31,18 @@ impl FrameSink for Slots {
 fn segment(c: &mut Criterion) {
     let mut g = c.benchmark_group("fit");
     let mut sink = Slots { memory: vec![0; 1 << 20], used: 0 };
-    let (frame, vnet) = frames::superframe(SEGMENTS);
-    g.throughput(Throughput::Bytes(frame.len() as u64));
-    g.bench_function("superframe_64k", |b| {
-        b.iter(|| {
-            sink.used = 0;
-            let fitted = fit(black_box(&frame), &vnet, MAX_FRAME, &mut sink);
-            debug_assert!(matches!(fitted, Fit::Sent(n) if n > SEGMENTS));
-            fitted
+    for segments in SEGMENTS {
+        let (frame, vnet) = frames::superframe(segments);
+        g.throughput(Throughput::Bytes(frame.len() as u64));
+        g.bench_function(BenchmarkId::new("superframe", segments), |b| {
+            b.iter(|| {
+                sink.used = 0;
+                let fitted = fit(black_box(&frame), &vnet, MAX_FRAME, &mut sink);
+                debug_assert!(matches!(fitted, Fit::Sent(n) if n > segments));
+                fitted
+            });
         });
-    });
+    }
     let small = frames::tcp4(1, 64);
     g.throughput(Throughput::Bytes(small.len() as u64));
     g.bench_function("small_frame", |b| {
@@ -53,28 +56,30 @@ fn segment(c: &mut Criterion) {
 fn coalesce(c: &mut Criterion) {
     let mut g = c.benchmark_group("coalesce");
     let mut slab = Slab::new();
-    let mut pieces = Vec::new();
-    for i in 0..SEGMENTS {
-        let frame = frames::tcp4((1 + i * frames::MSS) as u32, frames::MSS);
-        let piece = Piece { len: frame.len() as u32, ..Slab::slot(i) };
-        slab.get_mut(piece).copy_from_slice(&frame);
-        pieces.push(piece);
-    }
     let mut coalescer = Coalescer::new();
     let mut out = TxQueue::new();
-    g.throughput(Throughput::Bytes((SEGMENTS * frames::MSS) as u64));
-    g.bench_function("44_segments", |b| {
-        b.iter(|| {
-            slab.reset();
-            out.clear();
-            for piece in &pieces {
-                coalescer.push(&mut slab, black_box(*piece), &mut out);
-            }
-            coalescer.flush(&mut slab, &mut out);
-            debug_assert_eq!(out.frames().len(), 1);
-            out.frames().len()
+    for segments in SEGMENTS {
+        let mut pieces = Vec::new();
+        for i in 0..segments {
+            let frame = frames::tcp4((1 + i * frames::MSS) as u32, frames::MSS);
+            let piece = Piece { len: frame.len() as u32, ..Slab::slot(i) };
+            slab.get_mut(piece).copy_from_slice(&frame);
+            pieces.push(piece);
+        }
+        g.throughput(Throughput::Bytes((segments * frames::MSS) as u64));
+        g.bench_function(BenchmarkId::new("segments", segments), |b| {
+            b.iter(|| {
+                slab.reset();
+                out.clear();
+                for piece in &pieces {
+                    coalescer.push(&mut slab, black_box(*piece), &mut out);
+                }
+                coalescer.flush(&mut slab, &mut out);
+                debug_assert_eq!(out.frames().len(), 1);
+                out.frames().len()
+            });
         });
-    });
+    }
 }
 
 criterion_group!(benches, segment, coalesce);

@@ -40,6 +40,9 @@ impl Tcp {
     }
 }
 
+/// Option of iperf3: both directions at once, which [`tcp`] adds up.
+pub const BOTH_WAYS: &str = "--bidir";
+
 /// Runs iperf3 for `seconds` with more options; `switches` are the processes whose CPU time counts.
 pub fn tcp(hosts: &Topology, seconds: u32, options: &[&str], switches: &[u32]) -> Result<Tcp> {
     let dir = tempfile::tempdir()?;
@@ -72,11 +75,14 @@ fn parse(json: &str, usage: Usage) -> Result<Tcp> {
         bail!("iperf3: {error}");
     }
     let number = |at: &str| report.pointer(at).and_then(Value::as_f64);
-    let bytes = number("/end/sum_received/bytes").context("iperf3 reported no bytes")?;
-    let bits = number("/end/sum_received/bits_per_second").context("iperf3 reported no rate")?;
+    let mut bytes = number("/end/sum_received/bytes").context("iperf3 reported no bytes")?;
+    let mut bits = number("/end/sum_received/bits_per_second").context("iperf3 reported no rate")?;
     if bytes == 0.0 {
         bail!("iperf3: nothing arrived");
     }
+    let back = |what: &str| number(&format!("/end/sum_received_bidir_reverse/{what}")).unwrap_or(0.0);
+    bytes += back("bytes");
+    bits += back("bits_per_second");
     Ok(Tcp {
         gbps: bits / 1e9,
         gigabytes: bytes / 1e9,
@@ -97,6 +103,14 @@ mod tests {
         let tcp = parse(json, usage).unwrap();
         assert_eq!((tcp.gbps, tcp.gigabytes, tcp.retransmits), (5.5, 2.0, 7));
         assert_eq!((tcp.switch_cpu_per_gb(), tcp.machine_cpu_per_gb()), (Some(1.5), 2.0));
+    }
+
+    #[test]
+    fn adds_both_directions_up() {
+        let json = r#"{"end": {"sum_received": {"bytes": 2000000000, "bits_per_second": 5.5e9},
+                               "sum_received_bidir_reverse": {"bytes": 1000000000, "bits_per_second": 2e9}}}"#;
+        let tcp = parse(json, Usage::default()).unwrap();
+        assert_eq!((tcp.gbps, tcp.gigabytes), (7.5, 3.0));
     }
 
     #[test]

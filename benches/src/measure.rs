@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::iperf::{self, Tcp};
-use crate::noise::{self, Usage};
+use crate::noise::{self, Idle, Usage};
 use crate::peers::Peer;
 use crate::topo::Topology;
 use crate::udp::{self, RoundTrip};
@@ -26,12 +26,14 @@ pub struct Sample {
     pub one: Option<Tcp>,
     /// Four streams, A to B.
     pub four: Option<Tcp>,
-    /// One stream, B to A.
-    pub reverse: Option<Tcp>,
+    /// One stream each way at once, added up.
+    pub both: Option<Tcp>,
     /// 64-byte packets a second with less than one per cent lost.
     pub packets_per_second: Option<f64>,
     /// On the idle link.
     pub round_trip: Option<RoundTrip>,
+    /// What the switches of both hosts take when nothing happens.
+    pub idle: Option<Idle>,
     /// See [`noise::calibrate`].
     pub calibration_ms: f64,
     /// What went wrong.
@@ -41,7 +43,7 @@ pub struct Sample {
 impl Sample {
     /// Of every TCP measurement.
     pub fn usages(&self) -> impl Iterator<Item = &Usage> {
-        [&self.one, &self.four, &self.reverse].into_iter().flatten().map(|t| &t.usage)
+        [&self.one, &self.four, &self.both].into_iter().flatten().map(|t| &t.usage)
     }
 }
 
@@ -58,7 +60,7 @@ pub fn visit(peer: &dyn Peer, round: u32, seconds: u32, quiet: Duration) -> Samp
 }
 
 /// The directory is removed afterwards; before that, an error takes the ends of the logs in it along.
-fn in_temporary_directory(f: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+pub fn in_temporary_directory<T>(f: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
     let dir =
         tempfile::Builder::new().prefix(&leftovers::name("")).tempdir().context("no temporary directory")?;
     f(dir.path()).map_err(|e| anyhow!("{e:#}{}", log_tails(dir.path())))
@@ -76,11 +78,15 @@ fn joined(peer: &dyn Peer, seconds: u32, dir: &Path, sample: &mut Sample) -> Res
     let gbps = |t: &Tcp| format!("{:.2} Gb/s", t.gbps);
     sample.one = step("1 stream", &mut errors, gbps, || tcp(seconds, &[]));
     sample.four = step("4 streams", &mut errors, gbps, || tcp(seconds, &["-P", "4"]));
-    sample.reverse = step("reverse", &mut errors, gbps, || tcp(seconds, &["-R"]));
+    sample.both = step("both ways", &mut errors, gbps, || tcp(seconds, &[iperf::BOTH_WAYS]));
     let kpps = |r: &f64| format!("{:.0} kpps", r / 1e3);
     sample.packets_per_second = step("udp", &mut errors, kpps, || udp::packet_rate(&hosts));
     let us = |r: &RoundTrip| format!("{:.0} us", r.median_us);
     sample.round_trip = step("rtt", &mut errors, us, || udp::round_trip(&hosts));
+    if !switches.is_empty() {
+        let idle = |i: &Idle| format!("{:.2} % of a core, {:.0} MB", i.cores * 100.0, i.resident_mb);
+        sample.idle = step("idle", &mut errors, idle, || noise::idle(&switches));
+    }
     sample.errors.append(&mut errors);
     Ok(())
 }
@@ -108,7 +114,7 @@ fn step<T>(
 }
 
 /// The containers must reach each other within ten seconds, with full frames too.
-fn wait_for_ping(hosts: &Topology) -> Result<()> {
+pub fn wait_for_ping(hosts: &Topology) -> Result<()> {
     let end = Instant::now() + Duration::from_secs(10);
     let to = hosts.b.container_ip;
     let ping = |size: &str| hosts.a.container.run("ping", &["-q", "-c", "1", "-W", "1", "-s", size, to]);

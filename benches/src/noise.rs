@@ -5,6 +5,7 @@ use std::fs;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, Result};
 use nix::unistd::{SysconfVar, sysconf};
 use serde::{Deserialize, Serialize};
 
@@ -73,6 +74,53 @@ pub fn wait_for_quiet(limit: Duration) {
             break;
         }
     }
+}
+
+/// What processes take that have nothing to do: the most of any one of them.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Idle {
+    /// Cores.
+    pub cores: f64,
+    /// Memory in 10^6 bytes.
+    pub resident_mb: f64,
+}
+
+/// Looks at `switches` for [`IDLE`], after a moment to calm down.
+pub fn idle(switches: &[u32]) -> Result<Idle> {
+    std::thread::sleep(Duration::from_millis(300));
+    let before: Vec<f64> = switches.iter().map(|pid| run_time(*pid)).collect::<Result<_>>()?;
+    let start = Instant::now();
+    while start.elapsed() < IDLE && !crate::interrupted() {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let mut most = Idle { cores: 0.0, resident_mb: 0.0 };
+    for (pid, before) in switches.iter().zip(before) {
+        most.cores = most.cores.max((run_time(*pid)? - before) / seconds);
+        most.resident_mb = most.resident_mb.max(resident_mb(*pid)?);
+    }
+    Ok(most)
+}
+
+const IDLE: Duration = Duration::from_secs(2);
+
+/// Seconds that the threads of a process have run, to the nanosecond: a clock tick would be too coarse.
+pub fn run_time(pid: u32) -> Result<f64> {
+    let mut nanoseconds = 0.0;
+    for task in fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("process {pid} is gone"))? {
+        let stat = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
+        nanoseconds += stat.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0.0);
+    }
+    Ok(nanoseconds / 1e9)
+}
+
+/// Memory of a process that is in RAM, in 10^6 bytes.
+pub fn resident_mb(pid: u32) -> Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let kib = status
+        .lines()
+        .find_map(|l| l.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<f64>().ok());
+    Ok(kib.with_context(|| format!("process {pid} has no VmRSS"))? * 1024.0 / 1e6)
 }
 
 /// Milliseconds that a fixed load takes on one core. It varies with what else the machine is doing, so it tells whether
@@ -180,6 +228,16 @@ mod tests {
         ]));
         assert!((all.others(10) - 4.0).abs() < 1e-9);
         assert!((all.own(20) - 2.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn this_process_runs_and_has_memory() {
+        let me = std::process::id();
+        let before = run_time(me).unwrap();
+        calibrate();
+        assert!(run_time(me).unwrap() > before);
+        assert!(resident_mb(me).unwrap() > 0.5);
+        assert!(run_time(u32::MAX).is_err());
     }
 
     #[test]

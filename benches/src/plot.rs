@@ -4,14 +4,17 @@ use std::fmt::Write;
 
 use crate::report::{METRICS, Metric, Report, Row};
 
-const PANEL: (usize, usize) = (420, 24); // width; height of one bar's line
-const LABEL: usize = 90;
+const PANEL: (usize, usize) = (440, 22); // width; height of one bar's line
+const LABEL: usize = 120;
 const VALUE: usize = 60;
 const COLUMNS: usize = 2;
-const COLOURS: [&str; 8] =
-    ["#9aa5b1", "#4c78a8", "#b279a2", "#e45756", "#72b7b2", "#eeca3b", "#f58518", "#54a24b"];
+/// One for each peer, again from the first when there are more.
+pub const COLOURS: [&str; 10] = [
+    "#9aa5b1", "#4c78a8", "#b279a2", "#e45756", "#72b7b2", "#eeca3b", "#f58518", "#54a24b", "#9d755d",
+    "#ff9da6",
+];
 
-/// The whole picture.
+/// The panels of all metrics.
 pub fn svg(report: &Report) -> String {
     let height = PANEL.1 * (report.rows.len() + 2);
     let lines = METRICS.len().div_ceil(COLUMNS);
@@ -40,7 +43,7 @@ fn panel(s: &mut String, metric: &Metric, rows: &[Row]) {
     let most = rows.iter().filter_map(|r| r.metrics.get(metric.key)).map(|m| m.max).fold(0.0, f64::max);
     let scale = (PANEL.0 - LABEL - VALUE) as f64 / most.max(f64::MIN_POSITIVE);
     for (i, row) in rows.iter().enumerate() {
-        let (y, middle) = (PANEL.1 * (i + 1) + 4, PANEL.1 * (i + 1) + 13);
+        let (y, middle) = (PANEL.1 * (i + 1) + 4, PANEL.1 * (i + 1) + 12);
         let text = middle + 4;
         _ = writeln!(s, r#"<text x="{}" y="{text}" text-anchor="end">{}</text>"#, LABEL - 8, row.name);
         let Some(m) = row.metrics.get(metric.key) else {
@@ -51,7 +54,7 @@ fn panel(s: &mut String, metric: &Metric, rows: &[Row]) {
         let at = |v: f64| LABEL as f64 + v * scale;
         _ = writeln!(
             s,
-            r#"<rect x="{LABEL}" y="{y}" width="{:.1}" height="18" fill="{colour}"/>"#,
+            r#"<rect x="{LABEL}" y="{y}" width="{:.1}" height="16" fill="{colour}"/>"#,
             m.median * scale
         );
         _ = writeln!(s, r##"<path d="M{:.1} {middle}H{:.1}" stroke="#333"/>"##, at(m.min), at(m.max));

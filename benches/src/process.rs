@@ -87,6 +87,18 @@ impl Job {
         self.child.id()
     }
 
+    /// Waits until it has ended by itself, for at most five seconds.
+    pub fn wait_for_end(&mut self) -> Result<()> {
+        let end = Instant::now() + Duration::from_secs(5);
+        while self.child.try_wait()?.is_none() {
+            if Instant::now() > end {
+                bail!("{} does not end", self.what);
+            }
+            sleep(POLL);
+        }
+        Ok(())
+    }
+
     /// Waits until `ready`, for at most ten seconds. Err when it ends before that.
     pub fn wait_until(&mut self, what: &str, mut ready: impl FnMut() -> bool) -> Result<()> {
         let end = Instant::now() + Duration::from_secs(10);

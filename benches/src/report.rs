@@ -6,10 +6,12 @@ use std::fs;
 
 use serde::Serialize;
 
+use crate::chart::{Axis, Chart};
 use crate::measure::Sample;
 use crate::peers::{PLAIN, REFERENCE};
 use crate::stats::Summary;
-use crate::{process, udp};
+use crate::syscalls::Syscalls;
+use crate::{goals, process, udp};
 
 /// One column of the table.
 #[derive(Debug)]
@@ -27,7 +29,7 @@ pub struct Metric {
 }
 
 /// Every column, in order.
-pub const METRICS: [Metric; 8] = [
+pub const METRICS: [Metric; 10] = [
     Metric {
         key: "tcp_one_gbps",
         title: "TCP, 1 stream, Gb/s",
@@ -43,11 +45,11 @@ pub const METRICS: [Metric; 8] = [
         value: |s| s.four.as_ref().map(|t| t.gbps),
     },
     Metric {
-        key: "tcp_reverse_gbps",
-        title: "TCP, reverse, Gb/s",
+        key: "tcp_both_gbps",
+        title: "TCP, both ways at once, Gb/s",
         less: false,
         digits: 2,
-        value: |s| s.reverse.as_ref().map(|t| t.gbps),
+        value: |s| s.both.as_ref().map(|t| t.gbps),
     },
     Metric {
         key: "udp64_kpps",
@@ -61,14 +63,14 @@ pub const METRICS: [Metric; 8] = [
         title: "idle RTT, median, µs",
         less: true,
         digits: 0,
-        value: |s| s.round_trip.map(|r| r.median_us),
+        value: |s| s.round_trip.as_ref().map(|r| r.median_us),
     },
     Metric {
         key: "rtt_p99_us",
         title: "idle RTT, p99, µs",
         less: true,
         digits: 0,
-        value: |s| s.round_trip.map(|r| r.p99_us),
+        value: |s| s.round_trip.as_ref().map(|r| r.p99_us),
     },
     Metric {
         key: "switch_cpu_s_per_gb",
@@ -83,6 +85,20 @@ pub const METRICS: [Metric; 8] = [
         less: true,
         digits: 2,
         value: |s| s.one.as_ref().map(|t| t.machine_cpu_per_gb()),
+    },
+    Metric {
+        key: "idle_core_percent",
+        title: "idle switch, % of a core",
+        less: true,
+        digits: 2,
+        value: |s| s.idle.map(|i| i.cores * 100.0),
+    },
+    Metric {
+        key: "resident_mb",
+        title: "switch memory, MB",
+        less: true,
+        digits: 1,
+        value: |s| s.idle.map(|i| i.resident_mb),
     },
 ];
 
@@ -127,6 +143,8 @@ pub struct Report {
     noise: Noise,
     /// In the order of the table.
     pub rows: Vec<Row>,
+    /// By peer, of Underpass alone.
+    pub syscalls: BTreeMap<String, Syscalls>,
     skipped: BTreeMap<String, String>,
     samples: Vec<Sample>,
 }
@@ -170,7 +188,32 @@ impl Report {
             Row { name, about, container_mtu, metrics }
         };
         let rows = peers.into_iter().map(row).collect();
-        Report { machine: Machine::here(), rounds, seconds, noise, rows, skipped, samples }
+        let (machine, syscalls) = (Machine::here(), BTreeMap::new());
+        Report { machine, rounds, seconds, noise, rows, syscalls, skipped, samples }
+    }
+
+    /// The median of a metric of a peer.
+    pub fn median(&self, peer: &str, metric: &str) -> Option<f64> {
+        self.rows.iter().find(|r| r.name == peer)?.metrics.get(metric).map(|m| m.median)
+    }
+
+    /// The distribution of round-trip times of each peer: medians over rounds, at each of [`udp::PERCENTILES`].
+    pub fn latency(&self) -> Chart {
+        let line = |row: &Row| {
+            let trips =
+                || self.samples.iter().filter(|s| s.peer == row.name).filter_map(|s| s.round_trip.as_ref());
+            let point = |(i, percentile): (usize, &f64)| {
+                let times = trips().filter_map(|t| t.percentiles_us.get(i).copied());
+                Some((Summary::of(times)?.median, *percentile))
+            };
+            (row.name.clone(), udp::PERCENTILES.iter().enumerate().filter_map(point).collect::<Vec<_>>())
+        };
+        Chart {
+            title: "Round trip on the idle link: how many of a hundred took no longer".into(),
+            x: Axis { title: "µs", logarithmic: true },
+            y: Axis { title: "%", logarithmic: false },
+            lines: self.rows.iter().map(line).filter(|(_, points)| !points.is_empty()).collect(),
+        }
     }
 
     /// Whether any measurement failed.
@@ -193,6 +236,11 @@ impl Report {
         }
         t += "\n\n";
         self.notes(&mut t);
+        let goals = goals::markdown(self, &METRICS);
+        if !goals.is_empty() {
+            t += "\n";
+            t += &goals;
+        }
         t
     }
 
@@ -226,6 +274,13 @@ impl Report {
             _ = writeln!(t, "- {}: {}", row.name, row.about);
         }
         self.cost_of_protection(t);
+        for (name, calls) in &self.syscalls {
+            _ = writeln!(
+                t,
+                "- {name}: {:.3} system calls a frame in bulk TCP (strace, both hosts)",
+                calls.per_frame()
+            );
+        }
         for (name, why) in &self.skipped {
             _ = writeln!(t, "- {name}: not measured. {why}");
         }

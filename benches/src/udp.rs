@@ -43,13 +43,19 @@ impl Trial {
     }
 }
 
+/// Parts of a hundred that the distribution of round-trip times is told at.
+pub const PERCENTILES: [f64; 13] =
+    [1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 98.0, 99.0, 99.5, 99.8, 99.9];
+
 /// Round-trip times of an idle link, microseconds.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RoundTrip {
     /// Half of them are not above this.
     pub median_us: f64,
     /// Of a hundred, one is above this.
     pub p99_us: f64,
+    /// At each of [`PERCENTILES`].
+    pub percentiles_us: Vec<f64>,
     /// Pings answered.
     pub count: usize,
     /// Pings not answered within 200 ms.
@@ -200,7 +206,8 @@ fn ping(socket: &UdpSocket) -> Result<RoundTrip> {
     }
     times.sort_unstable();
     let us = |q| quantile(&times, q).map(|ns| ns as f64 / 1e3).context("no ping was answered");
-    Ok(RoundTrip { median_us: us(0.5)?, p99_us: us(0.99)?, count: times.len(), lost })
+    let percentiles_us = PERCENTILES.iter().map(|p| us(p / 100.0)).collect::<Result<_>>()?;
+    Ok(RoundTrip { median_us: us(0.5)?, p99_us: us(0.99)?, percentiles_us, count: times.len(), lost })
 }
 
 /// None: no answer in time.

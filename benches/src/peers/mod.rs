@@ -4,21 +4,25 @@ mod fastd;
 mod none;
 mod openvpn;
 mod ovs_gre;
-mod underpass;
+mod strongswan;
+mod tinc;
+pub mod underpass;
 mod vxlan;
+mod wireguard_go;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 
-use self::underpass::Road;
+use self::ovs_gre::{Io, OvsGre};
+use self::underpass::{ROADS, Underpass};
 use crate::process::Job;
 use crate::topo::Topology;
 
 /// The peer that ratios are taken to.
 pub const REFERENCE: &str = "vxlan";
 
-/// Underpass without ESP; the names of its protected kinds begin so.
+/// Underpass with plain GRE; the names of its other kinds begin so.
 pub const PLAIN: &str = "underpass";
 
 /// A way to join two hosts' docker0 bridges.
@@ -50,17 +54,27 @@ pub struct Running {
     pub helpers: Vec<Job>,
 }
 
-/// Every peer, in the table's order: those in the clear, then the encrypted. `underpass` is the binary to measure.
-pub fn all(underpass: PathBuf) -> Vec<Box<dyn Peer>> {
-    vec![
+/// Every peer, in the table's order: those in the clear, then the encrypted. `underpass` is the binary to measure, with as
+/// many worker threads as `workers` says.
+pub fn all(underpass: &Path, workers: Option<u8>) -> Vec<Box<dyn Peer>> {
+    let own = |protected: bool| {
+        let roads = ROADS.iter().filter(move |road| road.is_protected() == protected);
+        roads.map(move |road| {
+            Box::new(Underpass { binary: underpass.to_owned(), road, workers }) as Box<dyn Peer>
+        })
+    };
+    let mut all: Vec<Box<dyn Peer>> = vec![
         Box::new(none::None),
         Box::new(vxlan::Vxlan),
-        Box::new(ovs_gre::OvsGre),
-        Box::new(underpass::Underpass { binary: underpass.clone(), road: Road::Gre }),
-        Box::new(underpass::Underpass { binary: underpass.clone(), road: Road::GreUdp }),
-        Box::new(fastd::Fastd),
-        Box::new(openvpn::OpenVpn),
-        Box::new(underpass::Underpass { binary: underpass.clone(), road: Road::Esp }),
-        Box::new(underpass::Underpass { binary: underpass, road: Road::Udp }),
-    ]
+        Box::new(OvsGre { io: Io::Packet }),
+        Box::new(OvsGre { io: Io::AfXdp }),
+    ];
+    all.extend(own(false));
+    all.push(Box::new(fastd::Fastd));
+    all.push(Box::new(openvpn::OpenVpn));
+    all.push(Box::new(tinc::Tinc));
+    all.push(Box::new(wireguard_go::WireguardGo));
+    all.push(Box::new(strongswan::StrongSwan));
+    all.extend(own(true));
+    all
 }

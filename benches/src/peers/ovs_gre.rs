@@ -1,4 +1,4 @@
-//! Open vSwitch's userspace datapath with a GRE port: one ovsdb-server and one ovs-vswitchd a host, each with its own
+//! Open vSwitch's userspace datapath with a GRE port, its devices by packet sockets or by AF_XDP: one ovsdb-server and one ovs-vswitchd a host, each with its own
 //! directories, nothing of the system's own Open vSwitch touched.
 
 use std::path::{Path, PathBuf};
@@ -13,23 +13,42 @@ use crate::topo::{Host, Topology};
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 
 #[derive(Debug)]
-pub struct OvsGre;
+pub struct OvsGre {
+    pub io: Io,
+}
+
+/// How it reads and writes its devices.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Io {
+    /// By packet sockets.
+    Packet,
+    /// By AF_XDP, with a thread a host that polls all the time.
+    AfXdp,
+}
 
 /// The files of one host's Open vSwitch.
 struct Instance<'a> {
     host: &'a Host,
     dir: PathBuf,
+    io: Io,
 }
 
 impl Peer for OvsGre {
     fn name(&self) -> &'static str {
-        "ovs-gre"
+        match self.io {
+            Io::Packet => "ovs-gre",
+            Io::AfXdp => "ovs-afxdp",
+        }
     }
 
     fn about(&self) -> String {
         let version = process::output("ovs-vswitchd", &["--version"]).unwrap_or_default();
         let version = version.lines().next().and_then(|l| l.rsplit(' ').next()).unwrap_or("?");
-        format!("Open vSwitch {version} userspace datapath (netdev), type=gre")
+        let io = match self.io {
+            Io::Packet => "",
+            Io::AfXdp => ", devices by AF_XDP, one core a host always busy",
+        };
+        format!("Open vSwitch {version} userspace datapath (netdev), type=gre{io}")
     }
 
     fn container_mtu(&self) -> u16 {
@@ -45,7 +64,7 @@ impl Peer for OvsGre {
     fn join(&self, hosts: &Topology, dir: &Path) -> Result<Running> {
         let mut running = Running::default();
         for (host, other) in hosts.pairs() {
-            let ovs = Instance { host, dir: dir.join(host.letter) };
+            let ovs = Instance { host, dir: dir.join(host.letter), io: self.io };
             ovs.start(&mut running)?;
             ovs.configure(other, self.container_mtu())?;
         }
@@ -80,6 +99,10 @@ impl Instance<'_> {
         server.wait_until("its socket", || Path::new(&sock).exists())?;
         running.helpers.push(server);
         self.vsctl("--no-wait init")?;
+        if self.io == Io::AfXdp {
+            let core = if self.host.letter == "A" { 1 } else { 2 };
+            self.vsctl(&format!("--no-wait set Open_vSwitch . other_config:pmd-cpu-mask={core}"))?;
+        }
 
         let mut switch = self.command("ovs-vswitchd");
         switch.arg(format!("unix:{sock}")).arg("--disable-system");
@@ -100,6 +123,14 @@ impl Instance<'_> {
         process::run("ovs-vsctl", &all)
     }
 
+    fn add_device(&self, bridge: &str, dev: &str) -> Result<()> {
+        let kind = match self.io {
+            Io::Packet => String::new(),
+            Io::AfXdp => format!(" -- set interface {dev} type=afxdp"),
+        };
+        self.vsctl(&format!("add-port {bridge} {dev}{kind}"))
+    }
+
     /// The underlay device moves into a bridge that takes its address; docker0 is attached by a veth pair.
     fn configure(&self, other: &Host, mtu: u16) -> Result<()> {
         let h = self.host;
@@ -117,9 +148,9 @@ impl Instance<'_> {
         ip("addr flush dev u0")?;
         ip(&format!("addr add {}/24 dev br-phy", h.underlay_ip))?;
         ip("link set br-phy up")?;
-        self.vsctl("add-port br-phy u0")?;
+        self.add_device("br-phy", "u0")?;
         self.vsctl("add-br br-int -- set bridge br-int datapath_type=netdev fail_mode=standalone")?;
-        self.vsctl("add-port br-int ov1")?;
+        self.add_device("br-int", "ov1")?;
         self.vsctl(&format!(
             "add-port br-int gre0 -- set interface gre0 type=gre options:remote_ip={} options:local_ip={}",
             other.underlay_ip, h.underlay_ip

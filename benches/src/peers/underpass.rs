@@ -5,54 +5,63 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::{PLAIN, Peer, Running};
+use super::{Peer, Running};
 use crate::process::{self, Job};
-use crate::topo::Topology;
+use crate::topo::{Host, Topology};
 
 #[derive(Debug)]
 pub struct Underpass {
     pub binary: PathBuf,
-    pub road: Road,
+    pub road: &'static Road,
+    /// None: its own default.
+    pub workers: Option<u8>,
 }
 
 /// How its tunnels travel.
-#[derive(Debug, Clone, Copy)]
-pub enum Road {
-    /// In the clear.
-    Gre,
-    /// In the clear, in UDP.
-    GreUdp,
-    /// In ESP by IP protocol 50.
-    Esp,
-    /// In ESP in UDP.
-    Udp,
+#[derive(Debug)]
+pub struct Road {
+    /// The peer's name.
+    pub name: &'static str,
+    /// Type and options of the tunnel's interface.
+    pub interface: &'static str,
+    /// Raw sockets, whatever else there is.
+    pub raw: bool,
 }
 
+const fn road(name: &'static str, interface: &'static str, raw: bool) -> Road {
+    Road { name, interface, raw }
+}
+
+const GRE: &str = "type=gre";
+const ESP: &str = "type=ipsec_gre options:psk=underpass-bench options:encapsulation=esp";
+
+/// Every road.
+pub const ROADS: [Road; 6] = [
+    road("underpass", GRE, false),
+    road("underpass-raw", GRE, true),
+    road("underpass-gre-udp", "type=gre options:encapsulation=udp", false),
+    road("underpass-esp", ESP, false),
+    road("underpass-esp-raw", ESP, true),
+    road("underpass-udp", "type=ipsec_gre options:psk=underpass-bench options:encapsulation=udp", false),
+];
+
 impl Road {
-    /// Type and options of the tunnel's interface.
-    fn interface(self) -> &'static str {
-        match self {
-            Road::Gre => "type=gre",
-            Road::GreUdp => "type=gre options:encapsulation=udp",
-            Road::Esp => "type=ipsec_gre options:psk=underpass-bench options:encapsulation=esp",
-            Road::Udp => "type=ipsec_gre options:psk=underpass-bench options:encapsulation=udp",
-        }
+    /// Whether it is encrypted.
+    pub fn is_protected(&self) -> bool {
+        self.interface.starts_with("type=ipsec_gre")
     }
 }
 
 impl Peer for Underpass {
     fn name(&self) -> &'static str {
-        match self.road {
-            Road::Gre => PLAIN,
-            Road::GreUdp => "underpass-gre-udp",
-            Road::Esp => "underpass-esp",
-            Road::Udp => "underpass-udp",
-        }
+        self.road.name
     }
 
     fn about(&self) -> String {
         let version = process::output(&self.binary.to_string_lossy(), &["--version"]).unwrap_or_default();
-        format!("{}, {}", version.lines().next().unwrap_or("underpass"), self.road.interface())
+        let io = if self.road.raw { ", other_config:underlay-io=raw" } else { "" };
+        let workers = self.workers.map(|n| format!(", {n} workers")).unwrap_or_default();
+        format!("{}, {}{io}{workers}", version.lines().next().unwrap_or("underpass"), self.road.interface)
     }
 
     fn container_mtu(&self) -> u16 {
@@ -68,28 +77,60 @@ impl Peer for Underpass {
     fn join(&self, hosts: &Topology, dir: &Path) -> Result<Running> {
         let mut running = Running::default();
         for (host, other) in hosts.pairs() {
-            let rundir = dir.join(host.letter);
-            std::fs::create_dir(&rundir).with_context(|| format!("create {}", rundir.display()))?;
-            let mut daemon = Command::new(&self.binary);
-            daemon.arg("vswitchd").arg("--rundir").arg(&rundir).arg("--db").arg(rundir.join("conf.db"));
-            let log = rundir.join("underpass.log");
-            let mut daemon = host.ns.enter(|| Job::start(&mut daemon, &log))?;
-            let socket = rundir.join("db.sock");
-            daemon.wait_until("its socket", || socket.exists())?;
-            running.switches.push(daemon);
-
-            let binary = self.binary.to_string_lossy();
-            let db = format!("--db=unix:{}", socket.display());
-            let vsctl = |args: &str| {
-                let mut all = vec!["vsctl", &db, "--timeout=15"];
-                all.extend(args.split(' '));
-                process::run(&binary, &all)
-            };
-            vsctl("add-br br0")?;
-            vsctl("add-port br0 docker0")?;
-            let (kind, remote) = (self.road.interface(), other.underlay_ip);
-            vsctl(&format!("add-port br0 gre0 -- set interface gre0 {kind} options:remote_ip={remote}"))?;
+            let workers = self.workers.map(|n| format!("--workers={n}"));
+            let daemon = Daemon::start(&self.binary, host, dir, workers.as_deref())?;
+            if self.road.raw {
+                daemon.vsctl("set Open_vSwitch . other_config:underlay-io=raw")?;
+            }
+            daemon.vsctl("add-br br0")?;
+            daemon.vsctl("add-port br0 docker0")?;
+            let (kind, remote) = (self.road.interface, other.underlay_ip);
+            daemon.vsctl(&format!(
+                "add-port br0 gre0 -- set interface gre0 {kind} options:remote_ip={remote}"
+            ))?;
+            running.switches.push(daemon.job);
         }
         Ok(running)
+    }
+}
+
+/// A running `underpass vswitchd`.
+#[derive(Debug)]
+pub struct Daemon {
+    pub job: Job,
+    binary: String,
+    rundir: PathBuf,
+}
+
+impl Daemon {
+    /// Starts it on that host, with its files in a new directory below `dir`.
+    pub fn start(binary: &Path, host: &Host, dir: &Path, option: Option<&str>) -> Result<Daemon> {
+        let rundir = dir.join(host.letter);
+        std::fs::create_dir(&rundir).with_context(|| format!("create {}", rundir.display()))?;
+        let mut command = Command::new(binary);
+        command.arg("vswitchd").arg("--rundir").arg(&rundir).arg("--db").arg(rundir.join("conf.db"));
+        command.args(option);
+        let log = rundir.join("underpass.log");
+        let mut job = host.ns.enter(|| Job::start(&mut command, &log))?;
+        let socket = rundir.join("db.sock");
+        job.wait_until("its socket", || socket.exists())?;
+        Ok(Daemon { job, binary: binary.to_string_lossy().into_owned(), rundir })
+    }
+
+    /// Its `vsctl`, arguments separated by blanks.
+    pub fn vsctl(&self, args: &str) -> Result<()> {
+        let db = format!("--db=unix:{}", self.rundir.join("db.sock").display());
+        let mut all = vec!["vsctl", &db, "--timeout=60"];
+        all.extend(args.split(' '));
+        process::run(&self.binary, &all)
+    }
+
+    /// Its `appctl`, likewise; returns what it printed.
+    pub fn appctl(&self, args: &str) -> Result<String> {
+        let rundir = self.rundir.to_string_lossy();
+        let pid = format!("{rundir}/ovs-vswitchd.{}.ctl", self.job.pid());
+        let mut all = vec!["appctl", "-t", &pid];
+        all.extend(args.split(' '));
+        process::output(&self.binary, &all)
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::{Peer, Running};
-use crate::topo::Topology;
+use crate::topo::{Host, Topology};
 
 #[derive(Debug)]
 pub struct Vxlan;
@@ -26,13 +26,17 @@ impl Peer for Vxlan {
 
     fn join(&self, hosts: &Topology, _dir: &Path) -> Result<Running> {
         for (h, other) in hosts.pairs() {
-            let (local, remote, mtu) = (h.underlay_ip, other.underlay_ip, self.container_mtu());
-            let add = format!(
-                "link add vx0 mtu {mtu} type vxlan id 42 dstport 4789 local {local} remote {remote} dev u0 noudpcsum"
-            );
-            h.ns.run("ip", &add.split(' ').collect::<Vec<_>>())?;
-            h.enslave("vx0")?;
+            add(h, h.underlay_ip, other.underlay_ip, "u0", self.container_mtu())?;
         }
         Ok(Running::default())
     }
+}
+
+/// A VXLAN device from `local` to `remote` over `dev`, in docker0.
+pub fn add(host: &Host, local: &str, remote: &str, dev: &str, mtu: u16) -> Result<()> {
+    let add = format!(
+        "link add vx0 mtu {mtu} type vxlan id 42 dstport 4789 local {local} remote {remote} dev {dev} noudpcsum"
+    );
+    host.ns.run("ip", &add.split(' ').collect::<Vec<_>>())?;
+    host.enslave("vx0")
 }

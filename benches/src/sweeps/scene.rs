@@ -1,0 +1,159 @@
+//! Two hosts for a sweep: each container's veth is a port of Underpass itself, and any number of tunnels lead from A to
+//! addresses of B.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::traffic::{Mac, Traffic, mac};
+use crate::interrupted;
+use crate::noise;
+use crate::peers::underpass::{Daemon, Road};
+use crate::syscalls::device_packets;
+use crate::topo::{Host, Topology};
+
+/// Offered while CPU time is measured: all of it must pass.
+const STEADY: f64 = 40_000.0;
+const TIME: Duration = Duration::from_secs(1);
+/// Tunnels configured in one transaction.
+const AT_ONCE: usize = 100;
+/// How long key exchanges with every address may take.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What one point of a sweep gave.
+#[derive(Debug, Clone, Copy, serde::Serialize)]
+pub struct Cost {
+    /// Thousand frames a second that arrived when as many as possible were sent.
+    pub kpps: f64,
+    /// CPU time of both switches for each frame that arrived, of a steady 40,000 a second; µs.
+    pub us_per_frame: f64,
+    /// Memory of the larger switch, 10^6 bytes.
+    pub resident_mb: f64,
+}
+
+/// Both hosts, running.
+#[derive(Debug)]
+pub struct Scene {
+    a: Daemon,
+    b: Daemon,
+    tunnels: usize,
+    hosts: Topology,
+}
+
+/// Rows of addresses: sources behind A, destinations behind B.
+const SOURCES: u8 = 1;
+const DESTINATIONS: u8 = 2;
+
+impl Scene {
+    /// `tunnels` of that road.
+    pub fn new(binary: &Path, road: &Road, tunnels: usize, dir: &Path) -> Result<Scene> {
+        let hosts = Topology::new(1500)?;
+        let a = start(binary, &hosts.a, dir)?;
+        let b = start(binary, &hosts.b, dir)?;
+        let mut addresses = String::new();
+        (0..tunnels).for_each(|i| _ = writeln!(addresses, "address add {}/32 dev lo", address(i)));
+        let batch = dir.join("addresses");
+        std::fs::write(&batch, addresses)?;
+        hosts.b.ns.run("ip", &["-batch", &batch.to_string_lossy()])?;
+        hosts.a.ns.run("ip", &["route", "add", "10.77.0.0/16", "via", hosts.b.underlay_ip])?;
+        for first in (0..tunnels).step_by(AT_ONCE) {
+            let each = first..tunnels.min(first + AT_ONCE);
+            let line = |i: usize, ends: String| {
+                format!("-- add-port br0 gre{i} -- set interface gre{i} {} {ends}", road.interface)
+            };
+            let there = |i| line(i, format!("options:remote_ip={}", address(i)));
+            let here = hosts.a.underlay_ip;
+            let back = |i| line(i, format!("options:local_ip={} options:remote_ip={here}", address(i)));
+            a.vsctl(&each.clone().map(there).collect::<Vec<_>>().join(" "))?;
+            b.vsctl(&each.map(back).collect::<Vec<_>>().join(" "))?;
+        }
+        let scene = Scene { a, b, tunnels, hosts };
+        scene.place_destinations()?;
+        Ok(scene)
+    }
+
+    /// Every destination is behind its tunnel for A, and behind its container for B. Nothing is ever flooded: that would go
+    /// round in circles where two tunnels join the same two switches.
+    fn place_destinations(&self) -> Result<()> {
+        for i in 0..self.tunnels {
+            let [a, b, c, d, e, f] = destination(i);
+            let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+            self.a.appctl(&format!("fdb/add br0 gre{i} 0 {mac}"))?;
+            self.b.appctl(&format!("fdb/add br0 vc0 0 {mac}"))?;
+        }
+        Ok(())
+    }
+
+    /// As many sources, or as many as there are tunnels, spread over the tunnels, send frames of `len` bytes.
+    pub fn measure(&self, sources: usize, len: usize) -> Result<Cost> {
+        let sources = sources.max(self.tunnels);
+        let pairs = (0..sources).map(|i| (mac(SOURCES, i), destination(i % self.tunnels))).collect();
+        let mut traffic = Traffic::new(&self.hosts.a.container, len, pairs)?;
+        self.wait_for_tunnels(&mut traffic)?;
+
+        let before = (self.cpu()?, self.arrived()?);
+        let sent = traffic.send(STEADY, TIME)?;
+        sleep(Duration::from_millis(100));
+        let after = (self.cpu()?, self.arrived()?);
+        let arrived = after.1 - before.1;
+        if (arrived as f64) < 0.98 * sent as f64 {
+            bail!("{arrived} of {sent} frames arrived at a steady {STEADY} a second");
+        }
+        let us_per_frame = (after.0 - before.0) * 1e6 / arrived as f64;
+
+        let before = self.arrived()?;
+        traffic.send(f64::INFINITY, TIME)?;
+        let kpps = (self.arrived()? - before) as f64 / TIME.as_secs_f64() / 1e3;
+        let resident_mb = noise::resident_mb(self.a.job.pid())?.max(noise::resident_mb(self.b.job.pid())?);
+        Ok(Cost { kpps, us_per_frame, resident_mb })
+    }
+
+    /// Sends from every source until a frame arrives for each: sources are learned then, and keys are agreed on.
+    fn wait_for_tunnels(&self, traffic: &mut Traffic) -> Result<()> {
+        let end = Instant::now() + PATIENCE;
+        let sources = traffic.pairs() as u64;
+        loop {
+            let before = self.arrived()?;
+            traffic.send_each(STEADY)?;
+            sleep(Duration::from_millis(100));
+            let arrived = self.arrived()? - before;
+            if arrived >= sources {
+                return Ok(());
+            }
+            if interrupted() || Instant::now() > end {
+                bail!("of frames of {sources} sources through {} tunnels {arrived} arrived", self.tunnels);
+            }
+            sleep(Duration::from_millis(400));
+        }
+    }
+
+    fn cpu(&self) -> Result<f64> {
+        Ok(noise::run_time(self.a.job.pid())? + noise::run_time(self.b.job.pid())?)
+    }
+
+    fn arrived(&self) -> Result<u64> {
+        Ok(device_packets(&self.hosts.b.container, "eth0")?.0)
+    }
+}
+
+/// The daemon, with a bridge for a million addresses that the container's veth is a port of.
+fn start(binary: &Path, host: &Host, dir: &Path) -> Result<Daemon> {
+    host.ns.run("ip", &["link", "set", "vc0", "nomaster"])?;
+    let daemon = Daemon::start(binary, host, dir, None)?;
+    daemon
+        .vsctl("add-br br0 -- set bridge br0 other_config:mac-table-size=1000000 -- add-port br0 vc0")
+        .context("configure the bridge")?;
+    Ok(daemon)
+}
+
+fn destination(tunnel: usize) -> Mac {
+    mac(DESTINATIONS, tunnel)
+}
+
+/// B's end of that tunnel.
+fn address(tunnel: usize) -> String {
+    format!("10.77.{}.{}", tunnel / 250, tunnel % 250 + 1)
+}
