@@ -58,9 +58,11 @@ struct Case {
     workers: usize,
 }
 
-const CASES: [Case; 7] = [
+const CASES: [Case; 9] = [
     Case { road: RxRoad::Gre, v6: false, workers: 1 },
     Case { road: RxRoad::Gre, v6: true, workers: 2 },
+    Case { road: RxRoad::GreUdp, v6: false, workers: 1 },
+    Case { road: RxRoad::GreUdp, v6: true, workers: 1 },
     Case { road: RxRoad::Esp, v6: false, workers: 1 },
     Case { road: RxRoad::Esp, v6: true, workers: 1 },
     Case { road: RxRoad::Udp, v6: false, workers: 1 },
@@ -120,8 +122,9 @@ impl Side {
     /// Opens everything in the calling thread's namespace. `locals`: its local devices and their MTUs.
     fn open(case: Case, locals: &[(&str, u32)], ends: [IpAddr; 2], frames: &[(VnetHdr, Vec<u8>)]) -> Side {
         let [local, remote] = ends;
-        let policy = (case.road != RxRoad::Gre).then_some(POLICY);
-        let tunnel = Tunnel { policy, ..Tunnel::new(TunnelConfig::to(remote), Some(local), 1500) };
+        let policy = matches!(case.road, RxRoad::Esp | RxRoad::Udp).then_some(POLICY);
+        let tunnel = TunnelConfig { in_udp: case.road == RxRoad::GreUdp, ..TunnelConfig::to(remote) };
+        let tunnel = Tunnel { policy, ..Tunnel::new(tunnel, Some(local), 1500) };
         let kinds = locals.iter().map(|(device, mtu)| {
             let port = LocalPort::packet(device).unwrap();
             port.set_mtu(*mtu);
@@ -129,9 +132,9 @@ impl Side {
         });
         let kinds = kinds.chain([PortKind::Tunnel(Arc::new(tunnel))]).enumerate();
         let ports: Vec<_> = kinds.map(|(i, kind)| Some(Arc::new(port(i, kind)))).collect();
-        let [gre, esp, udp] = match case.v6 {
-            false => [Underlay::gre4(), Underlay::esp4(), Underlay::udp4(UDP_PORT)],
-            true => [Underlay::gre6(), Underlay::esp6(), Underlay::udp6(UDP_PORT)],
+        let underlays = match case.v6 {
+            false => [Underlay::gre4(), Underlay::gre_udp4(), Underlay::esp4(), Underlay::udp4(UDP_PORT)],
+            true => [Underlay::gre6(), Underlay::gre_udp6(), Underlay::esp6(), Underlay::udp6(UDP_PORT)],
         };
         let (outbound, inbound) = (config(case, ends, local), config(case, ends, remote));
         let inbound = Arc::new(InboundSa::new(inbound, key(), POLICY, DEFAULT_WINDOW));
@@ -152,7 +155,7 @@ impl Side {
             bridges: vec![Some(Arc::new(bridge))],
             demux: Demux::build(ports.iter().flatten()).unwrap(),
             ports: ports.clone(),
-            underlays: [gre, esp, udp].map(|u| Arc::new(u.unwrap())).to_vec(),
+            underlays: underlays.map(|u| Arc::new(u.unwrap())).to_vec(),
             policies: vec![Some(Arc::new(policy))],
             inbound: [(inbound.config.spi, inbound)].into_iter().collect(),
             ..Snapshot::default()

@@ -2,6 +2,7 @@
 
 mod scene;
 mod traffic;
+mod workers;
 
 use std::fmt::Write;
 use std::fs;
@@ -9,6 +10,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
+use serde_json::json;
 
 use crate::chart::{Axis, Chart};
 use crate::measure::in_temporary_directory;
@@ -28,6 +30,8 @@ enum Over {
     Macs,
     /// Tunnels that frames go by in turn; where they are protected, each has SAs of its own.
     Tunnels,
+    /// The same, with a full table of the default size.
+    TunnelsAndMacs,
 }
 
 /// One sweep.
@@ -44,7 +48,7 @@ struct Sweep {
 
 const PLAIN_AND_UDP: [&str; 2] = ["underpass", "underpass-udp"];
 
-const SWEEPS: [Sweep; 4] = [
+const SWEEPS: [Sweep; 5] = [
     Sweep {
         name: "size",
         title: "bytes of frame",
@@ -67,6 +71,13 @@ const SWEEPS: [Sweep; 4] = [
         roads: &["underpass-esp", "underpass-udp"],
         values: &COUNTS,
     },
+    Sweep {
+        name: "memory",
+        title: "tunnels, and 8,192 MAC addresses",
+        over: Over::TunnelsAndMacs,
+        roads: &PLAIN_AND_UDP,
+        values: &[100],
+    },
 ];
 
 const COUNTS: [usize; 4] = [1, 10, 100, 1000];
@@ -84,11 +95,13 @@ struct Point {
 
 /// Runs every sweep, or those that are `wanted`, and writes sweeps.json, sweeps.md and an SVG for each into `out`.
 pub fn run(binary: &Path, wanted: &[String], out: &Path) -> Result<()> {
-    if let Some(unknown) = wanted.iter().find(|w| SWEEPS.iter().all(|s| s.name != *w)) {
-        bail!("there is no sweep '{unknown}'; there are {}", SWEEPS.map(|s| s.name).join(", "));
+    let known: Vec<&str> = SWEEPS.iter().map(|s| s.name).chain([workers::NAME]).collect();
+    if let Some(unknown) = wanted.iter().find(|w| !known.contains(&w.as_str())) {
+        bail!("there is no sweep '{unknown}'; there are {}", known.join(", "));
     }
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|w| w == name);
     let mut points = Vec::new();
-    for sweep in SWEEPS.iter().filter(|s| wanted.is_empty() || wanted.iter().any(|w| w == s.name)) {
+    for sweep in SWEEPS.iter().filter(|s| is_wanted(s.name)) {
         for road in ROADS.iter().filter(|r| sweep.roads.contains(&r.name)) {
             for value in sweep.values {
                 if interrupted() {
@@ -98,15 +111,22 @@ pub fn run(binary: &Path, wanted: &[String], out: &Path) -> Result<()> {
             }
         }
     }
-    let table = markdown(&points);
+    let by_workers = if is_wanted(workers::NAME) { workers::measure(binary) } else { Vec::new() };
+    if interrupted() {
+        bail!("interrupted; nothing was written");
+    }
+    let table = markdown(&points) + &workers::markdown(&by_workers);
     let write = |name: String, text: &str| {
         let path = out.join(name);
         fs::write(&path, text).with_context(|| format!("write {}", path.display()))
     };
-    write("sweeps.json".into(), &serde_json::to_string_pretty(&points)?)?;
+    write(
+        "sweeps.json".into(),
+        &serde_json::to_string_pretty(&json!({ "points": points, "workers": by_workers }))?,
+    )?;
     write("sweeps.md".into(), &table)?;
     for sweep in &SWEEPS {
-        for (what, chart) in charts(sweep, &points) {
+        for (what, chart) in charts(sweep, &points).into_iter().filter(|_| sweep.values.len() > 1) {
             write(format!("sweep-{}-{what}.svg", sweep.name), &chart.svg())?;
         }
     }
@@ -121,13 +141,13 @@ fn point(binary: &Path, sweep: &Sweep, road: &'static Road, value: usize) -> Poi
     say(&format!("{:>8} {value:>8} {:<18}", sweep.name, road.name));
     let calibration_ms = noise::calibrate();
     let cost = in_temporary_directory(|dir| {
-        let tunnels = if sweep.over == Over::Tunnels { value } else { 1 };
-        let scene = Scene::new(binary, road, tunnels, dir)?;
-        match sweep.over {
-            Over::Size => scene.measure(1, value),
-            Over::Macs => scene.measure(value, SMALL),
-            Over::Tunnels => scene.measure(1, SMALL),
-        }
+        let (tunnels, sources, len) = match sweep.over {
+            Over::Size => (1, 1, value),
+            Over::Macs => (1, value, SMALL),
+            Over::Tunnels => (value, value, SMALL),
+            Over::TunnelsAndMacs => (value, 8192 - value, SMALL),
+        };
+        Scene::new(binary, road, tunnels, sources, dir)?.measure(len)
     });
     let (cost, error) = match cost {
         Ok(cost) => (Some(cost), None),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::traffic::{Mac, Traffic, mac};
+use super::traffic::{BURST, Mac, Traffic, mac};
 use crate::interrupted;
 use crate::noise;
 use crate::peers::underpass::{Daemon, Road};
@@ -20,6 +20,9 @@ const STEADY: f64 = 40_000.0;
 const TIME: Duration = Duration::from_secs(1);
 /// Tunnels configured in one transaction.
 const AT_ONCE: usize = 100;
+/// Entries of a table unless told otherwise, and the most there may be.
+const TABLE: usize = 8192;
+const MOST_ENTRIES: usize = 1_000_000;
 /// How long key exchanges with every address may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -40,6 +43,7 @@ pub struct Scene {
     a: Daemon,
     b: Daemon,
     tunnels: usize,
+    sources: usize,
     hosts: Topology,
 }
 
@@ -48,11 +52,12 @@ const SOURCES: u8 = 1;
 const DESTINATIONS: u8 = 2;
 
 impl Scene {
-    /// `tunnels` of that road.
-    pub fn new(binary: &Path, road: &Road, tunnels: usize, dir: &Path) -> Result<Scene> {
+    /// `tunnels` of that road, and tables that hold as many `sources` as well.
+    pub fn new(binary: &Path, road: &Road, tunnels: usize, sources: usize, dir: &Path) -> Result<Scene> {
         let hosts = Topology::new(1500)?;
-        let a = start(binary, &hosts.a, dir)?;
-        let b = start(binary, &hosts.b, dir)?;
+        let entries = (sources + tunnels).clamp(TABLE, MOST_ENTRIES);
+        let a = start(binary, &hosts.a, entries, dir)?;
+        let b = start(binary, &hosts.b, entries, dir)?;
         let mut addresses = String::new();
         (0..tunnels).for_each(|i| _ = writeln!(addresses, "address add {}/32 dev lo", address(i)));
         let batch = dir.join("addresses");
@@ -70,7 +75,9 @@ impl Scene {
             a.vsctl(&each.clone().map(there).collect::<Vec<_>>().join(" "))?;
             b.vsctl(&each.map(back).collect::<Vec<_>>().join(" "))?;
         }
-        let scene = Scene { a, b, tunnels, hosts };
+        // what is too many for the table is left out, so that nobody is pushed out
+        let sources = sources.min(entries - tunnels);
+        let scene = Scene { a, b, tunnels, sources, hosts };
         scene.place_destinations()?;
         Ok(scene)
     }
@@ -87,11 +94,13 @@ impl Scene {
         Ok(())
     }
 
-    /// As many sources, or as many as there are tunnels, spread over the tunnels, send frames of `len` bytes.
-    pub fn measure(&self, sources: usize, len: usize) -> Result<Cost> {
-        let sources = sources.max(self.tunnels);
+    /// Every source, spread over the tunnels, sends frames of `len` bytes in turn.
+    pub fn measure(&self, len: usize) -> Result<Cost> {
+        let sources = self.sources.max(self.tunnels);
         let pairs = (0..sources).map(|i| (mac(SOURCES, i), destination(i % self.tunnels))).collect();
-        let mut traffic = Traffic::new(&self.hosts.a.container, len, pairs)?;
+        // between tunnels a burst each, as flows are; between addresses of one tunnel a frame each
+        let row = if self.tunnels > 1 { BURST } else { 1 };
+        let mut traffic = Traffic::new(&self.hosts.a.container, len, pairs, row)?;
         self.wait_for_tunnels(&mut traffic)?;
 
         let before = (self.cpu()?, self.arrived()?);
@@ -111,20 +120,20 @@ impl Scene {
         Ok(Cost { kpps, us_per_frame, resident_mb })
     }
 
-    /// Sends from every source until a frame arrives for each: sources are learned then, and keys are agreed on.
+    /// Sends from every source until everything arrives: sources are learned then, and keys are agreed on.
     fn wait_for_tunnels(&self, traffic: &mut Traffic) -> Result<()> {
         let end = Instant::now() + PATIENCE;
-        let sources = traffic.pairs() as u64;
+        let lap = traffic.lap() as u64;
         loop {
             let before = self.arrived()?;
-            traffic.send_each(STEADY)?;
+            traffic.send_lap(STEADY)?;
             sleep(Duration::from_millis(100));
             let arrived = self.arrived()? - before;
-            if arrived >= sources {
+            if arrived >= lap {
                 return Ok(());
             }
             if interrupted() || Instant::now() > end {
-                bail!("of frames of {sources} sources through {} tunnels {arrived} arrived", self.tunnels);
+                bail!("of {lap} frames through {} tunnels {arrived} arrived", self.tunnels);
             }
             sleep(Duration::from_millis(400));
         }
@@ -139,13 +148,12 @@ impl Scene {
     }
 }
 
-/// The daemon, with a bridge for a million addresses that the container's veth is a port of.
-fn start(binary: &Path, host: &Host, dir: &Path) -> Result<Daemon> {
+/// The daemon, with a bridge for so many addresses that the container's veth is a port of.
+fn start(binary: &Path, host: &Host, entries: usize, dir: &Path) -> Result<Daemon> {
     host.ns.run("ip", &["link", "set", "vc0", "nomaster"])?;
     let daemon = Daemon::start(binary, host, dir, None)?;
-    daemon
-        .vsctl("add-br br0 -- set bridge br0 other_config:mac-table-size=1000000 -- add-port br0 vc0")
-        .context("configure the bridge")?;
+    let size = format!("set bridge br0 other_config:mac-table-size={entries}");
+    daemon.vsctl(&format!("add-br br0 -- {size} -- add-port br0 vc0")).context("configure the bridge")?;
     Ok(daemon)
 }
 

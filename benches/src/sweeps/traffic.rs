@@ -18,7 +18,7 @@ use crate::netns::Netns;
 pub type Mac = [u8; 6];
 
 /// Frames handed over at once.
-const BURST: usize = 32;
+pub const BURST: usize = 32;
 /// Coprime to every number of stations used, so that a walk by it comes to each before it comes to one again.
 const STRIDE: usize = 611_953;
 
@@ -37,11 +37,15 @@ pub struct Traffic {
     pieces: Vec<Piece>,
     pairs: Vec<(Mac, Mac)>,
     next: usize,
+    /// Frames in a row from one pair.
+    row: usize,
+    sent: usize,
 }
 
 impl Traffic {
-    /// UDP frames of `len` bytes out of eth0 of `container`, from each pair's first address to its second.
-    pub fn new(container: &Netns, len: usize, pairs: Vec<(Mac, Mac)>) -> Result<Traffic> {
+    /// UDP frames of `len` bytes out of eth0 of `container`, from each pair's first address to its second, `row` of them before
+    /// the next pair has its turn.
+    pub fn new(container: &Netns, len: usize, pairs: Vec<(Mac, Mac)>, row: usize) -> Result<Traffic> {
         let port = container.enter(|| LocalPort::packet("eth0").context("a packet socket on eth0"))?;
         let mut frame = Vec::new();
         let builder = PacketBuilder::ethernet2([0; 6], [0; 6]).ipv4([10, 0, 11, 2], [10, 0, 42, 2], 64);
@@ -55,19 +59,22 @@ impl Traffic {
             queue.push(VnetHdr::default(), &[piece]);
             pieces.push(piece);
         }
-        Ok(Traffic { port, slab, queue, pieces, pairs, next: 0 })
+        Ok(Traffic { port, slab, queue, pieces, pairs, next: 0, row, sent: 0 })
     }
 
-    /// How many pairs of addresses there are.
-    pub fn pairs(&self) -> usize {
-        self.pairs.len()
+    /// Frames until every pair has had its turn.
+    pub fn lap(&self) -> usize {
+        self.pairs.len() * self.row
     }
 
     fn burst(&mut self) -> Result<usize> {
         let count = self.pairs.len().max(1);
         for piece in &self.pieces {
             let pair = self.pairs.get(self.next % count).copied().unwrap_or_default();
-            self.next = (self.next + STRIDE) % count;
+            self.sent += 1;
+            if self.sent.is_multiple_of(self.row) {
+                self.next = (self.next + STRIDE) % count;
+            }
             if let Some((addresses, _)) = self.slab.get_mut(*piece).split_first_chunk_mut::<12>() {
                 addresses[..6].copy_from_slice(&pair.1);
                 addresses[6..].copy_from_slice(&pair.0);
@@ -97,9 +104,9 @@ impl Traffic {
         Ok(sent)
     }
 
-    /// Sends at least one frame for each pair, at `rate`.
-    pub fn send_each(&mut self, rate: f64) -> Result<()> {
-        let seconds = (self.pairs.len() + BURST) as f64 / rate;
+    /// Sends a little more than a [`Traffic::lap`], at `rate`.
+    pub fn send_lap(&mut self, rate: f64) -> Result<()> {
+        let seconds = (self.lap() + 2 * BURST) as f64 / rate;
         self.send(rate, Duration::from_secs_f64(seconds)).map(drop)
     }
 }
