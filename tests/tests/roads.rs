@@ -8,16 +8,18 @@ use harness::topology::{UNDERLAY, reaches, two_hosts};
 use harness::traffic::{self, Flow, Sequence, Transfer};
 use harness::{Container, Host};
 
-/// What a tunnel's row says, by the name of the road.
-const ROADS: [(&str, &str); 4] = [
-    ("gre", ""),
-    ("gre-udp", "options:encapsulation=udp"),
-    ("esp", "options:psk=thisisnotagoodpsk options:encapsulation=esp"),
-    ("esp-udp", "options:psk=thisisnotagoodpsk options:encapsulation=udp"),
+/// A road: its name, what a tunnel's row says, and `other_config:underlay-io`.
+type Road = (&'static str, &'static str, &'static str);
+
+const ROADS: [Road; 4] = [
+    ("gre-raw", "", "raw"),
+    ("gre-udp", "options:encapsulation=udp", "raw"),
+    ("esp-raw", "options:psk=thisisnotagoodpsk options:encapsulation=esp", "raw"),
+    ("esp-udp", "options:psk=thisisnotagoodpsk options:encapsulation=udp", "raw"),
 ];
 
-/// With one worker, and with one for each direction.
-const WORKERS: [&str; 2] = ["1", "2"];
+/// With one worker; with two; and with so many that docker0 and the underlay are another one's each.
+const WORKERS: [&str; 3] = ["1", "2", "3"];
 
 /// UDP streams each way: payloads, and datagrams a second. The longest frames fit each road as they are, but for the last
 /// stream's: its datagrams are fragments from the start, and these are cut once more.
@@ -32,10 +34,10 @@ const STREAMS: [((usize, usize), u64); 5] =
 fn mixed_load() {
     let chosen = std::env::var("ROADS").unwrap_or_default();
     let chosen: Vec<&str> = chosen.split([',', ' ']).filter(|name| !name.is_empty()).collect();
-    let roads = ROADS.iter().filter(|(name, _)| chosen.is_empty() || chosen.contains(name));
-    let roads: Vec<_> = roads.collect();
+    let roads = ROADS.iter().filter(|(name, ..)| chosen.is_empty() || chosen.contains(name));
+    let roads: Vec<&Road> = roads.collect();
     assert!(!roads.is_empty(), "no such road: {chosen:?}");
-    let seconds = std::env::var("ROADS_SECONDS").ok().map_or(32, |s| s.parse().expect("a number of seconds"));
+    let seconds = std::env::var("ROADS_SECONDS").ok().map_or(36, |s| s.parse().expect("a number of seconds"));
     let each = (seconds / (roads.len() * WORKERS.len()) as u64).max(1);
 
     let mut hosts = two_hosts(1500);
@@ -49,14 +51,16 @@ fn mixed_load() {
             host.stop();
             host.start_with(&["--workers", workers]);
         }
-        for (name, options) in &roads {
+        for (name, options, io) in &roads {
             for (host, remote) in hosts.iter().zip([UNDERLAY[1], UNDERLAY[0]]) {
                 host.vsctl(&format!(
-                    "clear interface gre0 options -- set interface gre0 options:remote_ip={remote} {options}"
+                    "set Open_vSwitch . other_config:underlay-io={io} -- clear interface gre0 options \
+                     -- set interface gre0 options:remote_ip={remote} {options}"
                 ));
             }
             for host in &hosts {
                 host.wait_for("interface", "gre0", "link_state", "up");
+                host.wait_for("interface", "gre0", "error", "[]");
             }
             reaches(&containers[0], &containers[1].ip);
             reaches(&containers[1], &containers[0].ip);
