@@ -93,6 +93,22 @@ impl Seen {
     }
 }
 
+impl Seen {
+    /// Runs of numbers that have not come, below the highest that has: the first, and how many.
+    fn missing(&self) -> Vec<(u64, u64)> {
+        let numbers = 0..self.words.len() as u64 * 64;
+        let mut come = numbers.filter(|n| self.words[(n / 64) as usize] >> (n % 64) & 1 == 1);
+        let mut next = 0;
+        std::iter::from_fn(|| {
+            come.by_ref().find_map(|n| {
+                let first = std::mem::replace(&mut next, n + 1);
+                (n > first).then_some((first, n - first))
+            })
+        })
+        .collect()
+    }
+}
+
 fn udp_send(to: SocketAddr, count: u64, (least, most): (u64, u64), rate: u64) -> Result<()> {
     let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
     let mut start = Instant::now();
@@ -151,6 +167,9 @@ fn udp_recv(at: SocketAddr) -> Result<()> {
     }
     let received = seen.count;
     let lost = highest.map_or(0, |h| h + 1 - received);
+    for (first, count) in seen.missing().into_iter().take(20) {
+        eprintln!("udp-recv {at}: {count} missing from number {first} on");
+    }
     println!(
         r#"{{"received":{received},"lost":{lost},"duplicates":{duplicates},"reordered":{reordered},"corrupt":{corrupt},"gap_ms":{}}}"#,
         gap.as_millis()
