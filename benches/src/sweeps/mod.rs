@@ -186,7 +186,7 @@ fn charts(sweep: &Sweep, points: &[Point]) -> Vec<(&'static str, Chart)> {
 
 fn markdown(points: &[Point]) -> String {
     let mut t = String::from(
-        "| sweep | road | value | kpps | µs of CPU a frame | to the first | memory, MB |\n|---|---|---|---|---|---|---|\n",
+        "| sweep | road | value | kpps | µs of CPU a frame | to the first | idle, % of a core | memory, MB |\n|---|---|---|---|---|---|---|---|\n",
     );
     for p in points {
         let Some(cost) = &p.cost else { continue };
@@ -195,12 +195,18 @@ fn markdown(points: &[Point]) -> String {
         let growth = first.map_or(1.0, |first| cost.us_per_frame / first.us_per_frame);
         _ = writeln!(
             t,
-            "| {} | {} | {} | {:.0} | {:.2} | {growth:.2}× | {:.0} |",
-            p.sweep, p.road, p.value, cost.kpps, cost.us_per_frame, cost.resident_mb
+            "| {} | {} | {} | {:.0} | {:.2} | {growth:.2}× | {:.2} | {:.0} |",
+            p.sweep,
+            p.road,
+            p.value,
+            cost.kpps,
+            cost.us_per_frame,
+            cost.idle_cores * 100.0,
+            cost.resident_mb
         );
     }
     t += "\nkpps: frames that arrive when as many as possible are sent, the sender on the same cores. CPU: user and system time \
-          of both hosts' switches for each\nframe of a steady 40,000 a second. Frames of 106 bytes (UDP with 64) where the size \
+          of both hosts' switches for each\nframe of a steady 40,000 a second, less what they take when idle. Frames of 106 bytes (UDP with 64) where the size \
           is not what varies.\n";
     for p in points {
         if let Some(error) = &p.error {

@@ -31,8 +31,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Cost {
     /// Thousand frames a second that arrived when as many as possible were sent.
     pub kpps: f64,
-    /// CPU time of both switches for each frame that arrived, of a steady 40,000 a second; µs.
+    /// CPU time of both switches for each frame that arrived, of a steady 40,000 a second, less what they take when idle; µs.
     pub us_per_frame: f64,
+    /// CPU time that both take when idle, parts of a core.
+    pub idle_cores: f64,
     /// Memory of the larger switch, 10^6 bytes.
     pub resident_mb: f64,
 }
@@ -103,7 +105,11 @@ impl Scene {
         let mut traffic = Traffic::new(&self.hosts.a.container, len, pairs, row)?;
         self.wait_for_tunnels(&mut traffic)?;
 
-        let before = (self.cpu()?, self.arrived()?);
+        let before = (self.cpu()?, Instant::now());
+        sleep(TIME);
+        let idle_cores = (self.cpu()? - before.0) / before.1.elapsed().as_secs_f64();
+
+        let before = (self.cpu()?, self.arrived()?, Instant::now());
         let sent = traffic.send(STEADY, TIME)?;
         sleep(Duration::from_millis(100));
         let after = (self.cpu()?, self.arrived()?);
@@ -111,13 +117,14 @@ impl Scene {
         if (arrived as f64) < 0.98 * sent as f64 {
             bail!("{arrived} of {sent} frames arrived at a steady {STEADY} a second");
         }
-        let us_per_frame = (after.0 - before.0) * 1e6 / arrived as f64;
+        let idle = idle_cores * before.2.elapsed().as_secs_f64();
+        let us_per_frame = (after.0 - before.0 - idle) * 1e6 / arrived as f64;
 
         let before = self.arrived()?;
         traffic.send(f64::INFINITY, TIME)?;
         let kpps = (self.arrived()? - before) as f64 / TIME.as_secs_f64() / 1e3;
         let resident_mb = noise::resident_mb(self.a.job.pid())?.max(noise::resident_mb(self.b.job.pid())?);
-        Ok(Cost { kpps, us_per_frame, resident_mb })
+        Ok(Cost { kpps, us_per_frame, idle_cores, resident_mb })
     }
 
     /// Sends from every source until everything arrives: sources are learned then, and keys are agreed on.
