@@ -101,7 +101,7 @@ impl PacketPort {
 
     /// False: the device takes no more.
     fn flush(&self, sender: &mut Sender<'_, '_>, tally: &mut Tally) -> bool {
-        let taken = sender.flush(self.as_fd(), &mut |_, errno| tally.refuse(errno));
+        let taken = sender.flush(self.socket.exit(), &mut |_, errno| tally.refuse(errno));
         tally.sent.ok += taken;
         tally.rest.is_none()
     }

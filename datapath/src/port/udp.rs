@@ -43,7 +43,7 @@ pub(super) struct UdpSocket {
     socket: Udp,
     road: RxRoad,
     port: u16,
-    /// By what GRE leaves, each with its port. Empty: packets leave by `socket`.
+    /// By what packets leave, each with its port: GRE by several, ESP from our port (RFC 3948). Empty: by `socket`.
     exits: Vec<(Udp, u16)>,
     /// For packets that routers may fragment; IPv4 alone.
     clear_df: Option<ClearDf>,
@@ -57,6 +57,13 @@ pub(super) struct UdpSocket {
 
 impl UdpSocket {
     pub(super) fn v4(port: u16) -> io::Result<UdpSocket> {
+        let socket = UdpSocket::unexited_v4(port)?;
+        // without one, what packets come by they leave by
+        let exit = socket.socket.exit_v4(DEFAULT_TTL, BUFFERS);
+        Ok(UdpSocket { exits: exit.into_iter().map(|exit| (exit, port)).collect(), ..socket })
+    }
+
+    fn unexited_v4(port: u16) -> io::Result<UdpSocket> {
         let socket = Udp::v4(port, DEFAULT_TTL, BUFFERS).map_err(|e| explain(e, port))?;
         Ok(UdpSocket::new(socket, port, Some(ClearDf::open()?)))
     }
@@ -67,7 +74,7 @@ impl UdpSocket {
     }
 
     pub(super) fn gre_v4() -> io::Result<UdpSocket> {
-        let socket = UdpSocket { road: RxRoad::GreUdp, ..UdpSocket::v4(GRE_UDP_PORT)? };
+        let socket = UdpSocket { road: RxRoad::GreUdp, ..UdpSocket::unexited_v4(GRE_UDP_PORT)? };
         Ok(UdpSocket { exits: exits(|port| Udp::v4(port, DEFAULT_TTL, BUFFERS))?, ..socket })
     }
 
@@ -130,17 +137,22 @@ impl UdpSocket {
 
     /// One datagram by itself.
     fn send(&self, packet: &TxPacket, bytes: &[u8]) -> io::Result<()> {
-        let (exit, port) = self.exit(packet.entropy);
+        let (exit, port) = self.exit(self.exit_of(packet));
         match &self.clear_df {
             Some(socket) if !packet.df => socket.send(port, packet, bytes),
             _ => exit.send(remote(packet), &self.control(packet), &[IoSlice::new(bytes)]),
         }
     }
 
-    /// By what packets of that entropy leave, and from which port.
-    fn exit(&self, entropy: u8) -> (&Udp, u16) {
-        self.exits
-            .get(usize::from(entropy))
+    /// Which exit a packet leaves by; None: by the socket that it would come by. An exit from our own port is bound to an address
+    /// that is no source for a packet which does not name one.
+    fn exit_of(&self, packet: &TxPacket) -> Option<u8> {
+        (self.road == RxRoad::GreUdp || packet.src.is_some()).then_some(packet.entropy)
+    }
+
+    /// That exit, and from which port it sends.
+    fn exit(&self, exit: Option<u8>) -> (&Udp, u16) {
+        exit.and_then(|exit| self.exits.get(usize::from(exit)))
             .map_or((&self.socket, self.port), |(socket, port)| (socket, *port))
     }
 

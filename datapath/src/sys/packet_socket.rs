@@ -64,6 +64,9 @@ pub struct VlanTag {
 #[derive(Debug)]
 pub struct PacketSocket {
     socket: Socket,
+    /// What sends. Each time that a frame of a socket has left, the kernel wakes whoever waits for that socket: nobody waits
+    /// for this one.
+    exit: Socket,
     ifindex: u32,
 }
 
@@ -83,8 +86,13 @@ impl PacketSocket {
         set_buffers(&socket, buffers)?;
         let member = Membership { ifindex: index, kind: PACKET_MR_PROMISC, address_len: 0, address: [0; 8] };
         set_option(&socket, libc::SOL_PACKET, PACKET_ADD_MEMBERSHIP, &member)?;
-        socket.bind(&address(index))?;
-        let socket = PacketSocket { socket, ifindex };
+        socket.bind(&address(index, libc::ETH_P_ALL))?;
+        // bound without a protocol, it receives nothing
+        let exit = Socket::new(Domain::PACKET, Type::RAW.nonblocking().cloexec(), None)?;
+        set_option(&exit, libc::SOL_PACKET, PACKET_VNET_HDR, &1i32)?;
+        set_buffers(&exit, buffers)?;
+        exit.bind(&address(index, 0))?;
+        let socket = PacketSocket { socket, exit, ifindex };
         if link_layer(socket.socket.local_addr()?).sll_hatype != libc::ARPHRD_ETHER {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not an Ethernet device"));
         }
@@ -99,6 +107,11 @@ impl PacketSocket {
     /// The device has been removed or moved to another namespace: nothing will come any more.
     pub fn is_gone(&self) -> bool {
         self.socket.local_addr().map_or(true, |a| link_layer(a).sll_ifindex != self.ifindex as c_int)
+    }
+
+    /// What to send by.
+    pub fn exit(&self) -> BorrowedFd<'_> {
+        self.exit.as_fd()
     }
 
     /// Frames that found the receive buffer full since the last call.
@@ -125,13 +138,13 @@ pub fn stripped_tag(message: &mmsg::Received<'_>) -> Option<VlanTag> {
     Some(VlanTag { tpid, tci: aux.vlan_tci })
 }
 
-/// Every protocol of one device.
-fn address(ifindex: c_int) -> SockAddr {
+/// A device, and the protocol of it to receive.
+fn address(ifindex: c_int, protocol: c_int) -> SockAddr {
     let mut storage = SockAddrStorage::zeroed();
     // SAFETY: sockaddr_ll is integers alone, is shorter than the storage, and zero is valid in all of its fields.
     let link = unsafe { storage.view_as::<libc::sockaddr_ll>() };
     link.sll_family = libc::AF_PACKET as u16;
-    link.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    link.sll_protocol = (protocol as u16).to_be();
     link.sll_ifindex = ifindex;
     // SAFETY: a sockaddr_ll of that length has just been written there.
     unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) }

@@ -19,6 +19,9 @@ pub const TRAIN: usize = 64;
 /// Bytes of one message, at most: an IPv4 packet's worth.
 pub const TRAIN_BYTES: usize = 65535 - 20 - 8;
 
+/// Where sockets that only send are bound to: of this host, and not used.
+const EXIT: Ipv4Addr = Ipv4Addr::new(127, 85, 80, 0);
+
 /// A UDP socket that never fragments, and tells of each message whom it was sent to, and how.
 #[derive(Debug)]
 pub struct Udp {
@@ -32,12 +35,37 @@ impl Udp {
     /// # Errors
     /// EADDRINUSE: another program has the port. EACCES: it is below 1024, and CAP_NET_BIND_SERVICE is missing.
     pub fn v4(port: u16, ttl: u8, buffers: usize) -> io::Result<Udp> {
+        Udp::unbound_v4(ttl)?.bind((Ipv4Addr::UNSPECIFIED, port).into(), buffers)
+    }
+
+    /// One that sends from the port of this one, which is for IPv4, and takes nothing in. What it sends must say from which
+    /// address.
+    ///
+    /// Each time that a packet of a socket has left, the kernel wakes whoever waits for that socket: not the one that only
+    /// sends. It is bound to an address that nothing comes to from elsewhere, and shares the port only with its other half.
+    ///
+    /// # Errors
+    /// EADDRNOTAVAIL: the loopback device is down.
+    pub fn exit_v4(&self, ttl: u8, buffers: usize) -> io::Result<Udp> {
+        let port = self.socket.local_addr()?.as_socket().map_or(0, |a| a.port());
+        let exit = Udp::unbound_v4(ttl)?;
+        let share = |socket: &Udp, on| socket.socket.set_reuse_port(on);
+        share(&exit, true)?;
+        share(self, true)?;
+        let bound = exit.bind((EXIT, port).into(), buffers).and_then(Udp::deaf);
+        share(self, false)?;
+        let exit = bound?;
+        share(&exit, false)?;
+        Ok(exit)
+    }
+
+    fn unbound_v4(ttl: u8) -> io::Result<Udp> {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM.nonblocking().cloexec(), None)?;
         socket.set_ttl_v4(u32::from(ttl))?;
         // No datagram may come without these, so the socket is bound last.
         set_option(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO, &1i32)?;
         socket.set_recv_tos_v4(true)?;
-        Udp { socket, v6: false }.bind((Ipv4Addr::UNSPECIFIED, port).into(), buffers)
+        Ok(Udp { socket, v6: false })
     }
 
     /// Bound to `port` of every IPv6 address.
@@ -198,5 +226,42 @@ impl Control {
     /// Cut into datagrams of `size` bytes.
     pub fn train(&mut self, size: u16) {
         self.push(libc::IPPROTO_UDP, UDP_SEGMENT, &size.to_ne_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::slab::{SLOTS, Slab};
+
+    /// What leaves by the exit comes from the port of its other half, which hears all and shares the port with nobody else.
+    #[test]
+    fn an_exit_sends_and_hears_nothing() {
+        let open = |port| Udp::v4(port, 64, 1 << 20);
+        let (here, there) = (open(0).unwrap(), open(0).unwrap());
+        let exit = here.exit_v4(64, 1 << 20).unwrap();
+        let port = |udp: &Udp| udp.socket.local_addr().unwrap().as_socket().unwrap().port();
+        let (here_port, there_port) = (port(&here), port(&there));
+        assert_eq!(port(&exit), here_port);
+        assert_eq!(open(here_port).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+
+        let localhost = IpAddr::from([127, 0, 0, 1]);
+        let mut control = Control::EMPTY;
+        control.source(localhost);
+        let send = |from: &Udp, to| {
+            from.send(SocketAddr::new(localhost, to), &control, &[IoSlice::new(b"x")]).unwrap();
+        };
+        let received = |at: &Udp| {
+            let mut from = Vec::new();
+            let wants = mmsg::Wants { name: true, ..mmsg::Wants::default() };
+            let each = |_: &mut Slab, m: mmsg::Received<'_>| from.extend(m.source());
+            let _ = mmsg::receive(at.as_fd(), &mut Slab::new(), SLOTS, wants, each);
+            from
+        };
+        send(&exit, there_port);
+        assert_eq!(received(&there), [SocketAddr::new(localhost, here_port)]);
+        send(&there, here_port);
+        assert_eq!(received(&here), [SocketAddr::new(localhost, there_port)]);
+        assert_eq!(received(&exit), []);
     }
 }

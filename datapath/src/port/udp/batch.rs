@@ -13,8 +13,8 @@ pub(super) struct Batch<'a> {
     buf: &'a [u8],
     packets: &'a [TxPacket],
     trains: bool,
-    /// Which source port what waits in the sender leaves by.
-    entropy: u8,
+    /// Which exit what waits in the sender leaves by.
+    exit: Option<u8>,
     tally: Tally,
     /// The socket takes no more: the first packet that was not tried.
     end: Option<usize>,
@@ -30,7 +30,7 @@ impl<'a> Batch<'a> {
         packets: &'a [TxPacket],
         trains: bool,
     ) -> Batch<'a> {
-        Batch { socket, buf, packets, trains, entropy: 0, tally: Tally::default(), end: None }
+        Batch { socket, buf, packets, trains, exit: None, tally: Tally::default(), end: None }
     }
 
     pub(super) fn send(mut self, refused: OnRefusal<'_>) -> Sent {
@@ -38,9 +38,10 @@ impl<'a> Batch<'a> {
             let mut next = 0;
             while let (Some(first), None) = (self.packets.get(next), self.end) {
                 let count = self.train_at(next);
-                if self.entropy != first.entropy {
+                let exit = self.socket.exit_of(first);
+                if self.exit != exit {
                     self.flush(sender, refused);
-                    self.entropy = first.entropy;
+                    self.exit = exit;
                 }
                 if self.socket.clear_df.is_some() && !first.df {
                     self.flush(sender, refused);
@@ -86,7 +87,7 @@ impl<'a> Batch<'a> {
 
     fn flush(&mut self, sender: &mut Sender<'a, '_>, refused: OnRefusal<'_>) {
         if self.end.is_none() {
-            let (socket, _) = self.socket.exit(self.entropy);
+            let (socket, _) = self.socket.exit(self.exit);
             sender.flush(socket.as_fd(), &mut |first, errno| self.judge(first, errno, refused));
         }
     }
