@@ -210,6 +210,11 @@ impl Reconciler {
         if let Some(row) = wanted.row {
             self.remembered.insert(row, ofport);
         }
+        let worker = self.next_worker;
+        // tunnels receive by sockets of their own, and a bridge's own device has little to say
+        if matches!(kind, PortKind::Local(_)) && ofport != OFPORT_LOCAL {
+            self.next_worker = worker.wrapping_add(1);
+        }
         let port = Port {
             id: PortId(id),
             bridge: bridge.id,
@@ -217,9 +222,8 @@ impl Reconciler {
             name: name.to_owned(),
             kind,
             counters: Arc::new(PortCounters::default()),
-            worker: self.next_worker,
+            worker,
         };
-        self.next_worker = self.next_worker.wrapping_add(1);
         tracing::info!("bridge {bridge_name}: added interface {name} on port {ofport}");
         bridge.failed.remove(name);
         let fdb = bridge.fdb.clone();
