@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::counters::{DropReason, PortCounters};
 use crate::esp::{InboundSa, OutboundSa};
 use crate::fdb::Fdb;
-use crate::port::{LocalPort, RxRoad, Underlay};
+use crate::port::{DeviceRoad, LocalPort, RxRoad, Underlay};
 use crate::tunnel::{Demux, Tunnel, Way};
 
 /// Index of a port in [`Snapshot::ports`]. Small and dense. Reused only after every worker has taken up a snapshot
@@ -46,6 +46,8 @@ pub struct Snapshot {
     pub demux: Demux,
     /// Sockets that tunnel packets arrive on.
     pub underlays: Vec<Arc<Underlay>>,
+    /// The way out for tunnels that have [`Tunnel::egress`].
+    pub device: Option<Arc<DeviceRoad>>,
     /// By [`PolicyId`], with holes likewise.
     pub policies: Vec<Option<Arc<Policy>>>,
     /// What ESP packets are opened with.

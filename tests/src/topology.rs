@@ -126,6 +126,10 @@ impl Host {
     pub fn start_with(&mut self, args: &[&str]) {
         assert!(self.daemon.is_none(), "already running");
         self.daemon = Some(Daemon::start(&self.ns, self.dir.path(), args));
+        // any test can be run by another road
+        if let Ok(io) = std::env::var("UNDERLAY_IO") {
+            self.vsctl(&format!("set open_vswitch . other_config:underlay-io={io}"));
+        }
     }
 
     /// Ends Underpass by SIGKILL.

@@ -52,6 +52,13 @@ impl Road {
     }
 }
 
+impl Underpass {
+    /// `auto` keeps from a veth underlay, since not every peer of ours could be at its other end. Here it is ourselves.
+    fn underlay_io(&self) -> &'static str {
+        if self.road.raw { "raw" } else { "device" }
+    }
+}
+
 impl Peer for Underpass {
     fn name(&self) -> &'static str {
         self.road.name
@@ -59,7 +66,7 @@ impl Peer for Underpass {
 
     fn about(&self) -> String {
         let version = process::output(&self.binary.to_string_lossy(), &["--version"]).unwrap_or_default();
-        let io = if self.road.raw { ", other_config:underlay-io=raw" } else { "" };
+        let io = format!(", other_config:underlay-io={}", self.underlay_io());
         let workers = self.workers.map(|n| format!(", {n} workers")).unwrap_or_default();
         format!("{}, {}{io}{workers}", version.lines().next().unwrap_or("underpass"), self.road.interface)
     }
@@ -79,9 +86,7 @@ impl Peer for Underpass {
         for (host, other) in hosts.pairs() {
             let workers = self.workers.map(|n| format!("--workers={n}"));
             let daemon = Daemon::start(&self.binary, host, dir, workers.as_deref())?;
-            if self.road.raw {
-                daemon.vsctl("set Open_vSwitch . other_config:underlay-io=raw")?;
-            }
+            daemon.vsctl(&format!("set Open_vSwitch . other_config:underlay-io={}", self.underlay_io()))?;
             daemon.vsctl("add-br br0")?;
             daemon.vsctl("add-port br0 docker0")?;
             let (kind, remote) = (self.road.interface, other.underlay_ip);

@@ -6,6 +6,7 @@ pub mod netlink;
 pub mod path;
 #[cfg(test)]
 pub mod testing;
+pub mod xfrm;
 
 use std::io;
 

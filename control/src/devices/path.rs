@@ -20,7 +20,9 @@ pub struct Path {
     pub source: Option<IpAddr>,
     /// The largest IP packet in bytes that gets there unbroken, as far as the kernel knows.
     pub mtu: u32,
-    /// Name of the link that packets leave by.
+    /// Index of the link that packets leave by.
+    pub ifindex: u32,
+    /// Its name.
     pub link: String,
     /// Whether that link has carrier.
     pub carrier: bool,
@@ -59,6 +61,7 @@ impl Paths {
         let path = Path {
             source: way.source,
             mtu: way.mtu.or(link.map(|l| l.mtu)).unwrap_or(DEFAULT_MTU),
+            ifindex: way.link,
             link: link.map(|l| l.name.clone()).unwrap_or_default(),
             carrier: link.is_some_and(|l| l.carrier),
         };

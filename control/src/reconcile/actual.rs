@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use datapath::fdb::Fdb;
-use datapath::port::{RxRoad, Underlay};
+use datapath::port::{DeviceRoad, RxRoad, Underlay};
 use datapath::snapshot::{Bridge, BridgeId, OfPort, PolicyId, Port, PortId, PortKind, Snapshot};
 use datapath::tunnel::Demux;
 
@@ -23,6 +23,8 @@ pub struct State {
     pub bridges: BTreeMap<String, BridgeState>,
     /// Sockets that tunnels ride on, while there are tunnels. At most one for each road and IP version.
     pub underlays: Vec<Arc<Underlay>>,
+    /// The way out for tunnels whose packets the kernel cuts, while there are such.
+    pub device: Option<Arc<DeviceRoad>>,
     /// Protected host pairs and their SAs.
     pub sas: Sas,
 }
@@ -119,6 +121,7 @@ impl State {
         let tunnels = snapshot.ports.iter().flatten().filter(|p| matches!(p.kind, PortKind::Tunnel(_)));
         snapshot.demux = Demux::build(tunnels)?;
         snapshot.underlays.extend(self.underlays.iter().cloned());
+        snapshot.device = self.device.clone();
         self.sas.fill(&mut snapshot);
         Ok(snapshot)
     }

@@ -76,6 +76,7 @@ impl Reconciler {
     /// Publishes a snapshot if there is news, and waits until every worker goes by it. False: they did not in time.
     async fn publish(&mut self) -> bool {
         self.keep_underlays();
+        self.keep_device_road();
         if !self.dirty {
             return true;
         }

@@ -8,6 +8,7 @@
 
 pub mod actual;
 mod apply;
+pub mod device;
 mod options;
 #[cfg(test)]
 mod protected_tests;
@@ -44,6 +45,7 @@ use crate::devices::path::Paths;
 use crate::ipsec::Ipsec;
 use crate::status;
 use actual::{Ids, PortState, State};
+use device::Choice;
 use publish::readable;
 use wanted::{Wanted, What};
 
@@ -62,6 +64,7 @@ pub struct Reconciler {
     netlink: Netlink,
     monitor: Monitor,
     paths: Paths,
+    choice: Choice,
     /// Links as last seen.
     links: Links,
     state: Rc<RefCell<State>>,
@@ -107,6 +110,7 @@ impl Reconciler {
         Ok(Reconciler {
             datapath,
             paths: Paths::new(netlink.clone()),
+            choice: Choice::new(),
             takeover: Takeover::new(netlink.clone()),
             netlink,
             monitor,
@@ -162,6 +166,7 @@ impl Reconciler {
                     rest_until = Instant::now() + APART;
                 }
                 () = readable(events.as_ref()) => self.heed_events(db).await,
+                () = self.choice.changed() => self.follow_paths(db).await,
                 () = ipsec.news() => self.write_tunnel_status(db).await,
                 _ = ticks.tick() => self.tick(db).await,
             }
@@ -212,7 +217,7 @@ impl Reconciler {
 
     async fn tunnel_status(&mut self, wanted: &Wanted) -> Vec<RowUpdate> {
         let egress = self.egress().await;
-        report::tunnels(&self.state.borrow(), wanted, &egress, &self.ipsec.views())
+        report::tunnels(&self.state.borrow(), wanted, &egress, &self.ipsec.views(), &self.choice)
     }
 
     async fn write_tunnel_status(&mut self, db: &RefCell<Server>) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ovsdb::{Database, Row};
 
+use super::device::UnderlayIo;
 use crate::secret::SecretText;
 
 /// Options other than `ipsec_*` that ask for IPsec, in the words of every OVS version and our own.
@@ -148,6 +149,10 @@ pub struct HostSettings {
     pub skb_mark: Option<String>,
     /// Certificate and private key of the SSL table.
     pub ssl: Option<(String, String)>,
+    /// `other_config:underlay-io`.
+    pub underlay_io: UnderlayIo,
+    /// What is wrong with it.
+    pub underlay_warning: Option<String>,
 }
 
 impl HostSettings {
@@ -155,6 +160,7 @@ impl HostSettings {
     pub fn read(db: &Database) -> HostSettings {
         let Some((_, root)) = db.rows("Open_vSwitch").next() else { return HostSettings::default() };
         let config = |key| root.map_get("other_config", key).filter(|v| !v.is_empty()).map(str::to_owned);
+        let underlay = UnderlayIo::read(root.map_get("other_config", "underlay-io"));
         let ssl = root.refs("ssl").first().and_then(|uuid| db.row("SSL", *uuid));
         HostSettings {
             certificate: config("certificate"),
@@ -162,6 +168,8 @@ impl HostSettings {
             ca_cert: config("ca_cert"),
             crl: config("crl"),
             skb_mark: config("ipsec_skb_mark"),
+            underlay_io: *underlay.as_ref().unwrap_or(&UnderlayIo::Auto),
+            underlay_warning: underlay.err(),
             ssl: ssl.map(|row: &Row| (row.str("certificate").to_owned(), row.str("private_key").to_owned())),
         }
     }
@@ -173,7 +181,7 @@ impl HostSettings {
         });
         let half = (self.certificate.is_some() != self.private_key.is_some())
             .then(|| "other_config: certificate and private_key go together; set both or neither".to_owned());
-        mark.into_iter().chain(half).collect()
+        mark.into_iter().chain(half).chain(self.underlay_warning.clone()).collect()
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ovsdb::{Database, Datum, RowUpdate, Uuid};
 
 use super::actual::{Attachment, BridgeState, State};
+use super::device::Choice;
 use super::wanted::{Wanted, WantedBridge, WantedPort, What};
 use crate::devices::netlink::{Link, Links};
 use crate::devices::path::Path;
@@ -122,12 +123,14 @@ fn broken(wanted: &WantedPort, error: Option<String>) -> Vec<(&'static str, Datu
     columns
 }
 
-/// What tunnels leave by, and how they are protected. `views` has the protected ones, by name.
+/// What tunnels leave by, and how they are protected. `views` has the protected ones, by name; `choice` knows which of the others go
+/// by a road that they shall not.
 pub fn tunnels(
     state: &State,
     wanted: &Wanted,
     egress: &[(String, String, Option<Path>)],
     views: &BTreeMap<String, View>,
+    choice: &Choice,
 ) -> Vec<RowUpdate> {
     let row = |bridge: &str, name: &str| -> Option<Uuid> {
         state.bridges.get(bridge)?.ports.get(name)?;
@@ -135,12 +138,13 @@ pub fn tunnels(
     };
     let updates = egress.iter().filter_map(|(bridge, name, path)| {
         let row = row(bridge, name)?;
-        Some(RowUpdate { table: "Interface", row, columns: tunnel(path.as_ref(), views.get(name)) })
+        let columns = tunnel(path.as_ref(), views.get(name), choice.error(name));
+        Some(RowUpdate { table: "Interface", row, columns })
     });
     updates.collect()
 }
 
-fn tunnel(path: Option<&Path>, view: Option<&View>) -> Vec<(&'static str, Datum)> {
+fn tunnel(path: Option<&Path>, view: Option<&View>, road: Option<&str>) -> Vec<(&'static str, Datum)> {
     let egress = path.map(|path| {
         let carrier = if path.carrier { "up" } else { "down" };
         [("tunnel_egress_iface", path.link.as_str()), ("tunnel_egress_iface_carrier", carrier)]
@@ -148,7 +152,7 @@ fn tunnel(path: Option<&Path>, view: Option<&View>) -> Vec<(&'static str, Datum)
     let protection = view.into_iter().flat_map(|view| view.status.iter().map(|(key, v)| (*key, v.as_str())));
     vec![
         ("status", Datum::map(egress.into_iter().flatten().chain(protection))),
-        ("error", Datum::optional(view.and_then(|view| view.error.clone()))),
+        ("error", Datum::optional(view.and_then(|view| view.error.as_deref()).or(road))),
         ("link_state", state_text(view.is_none_or(|view| view.up))),
     ]
 }

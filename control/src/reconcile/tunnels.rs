@@ -68,6 +68,7 @@ impl Reconciler {
 
     /// Brings tunnels up to date with their rows and with the paths to their far ends.
     pub(super) async fn follow_tunnels(&mut self, wanted: &Wanted, plan: &Plan) {
+        self.choice.begin(wanted.host.underlay_io);
         for (bridge_name, name, port) in ports(wanted) {
             let Ok(What::Tunnel(wish)) = &port.what else { continue };
             let config = &wish.config;
@@ -97,9 +98,11 @@ impl Reconciler {
             // Without a route now, the address of before does as well
             let moved = source.is_some() && source != standing.source;
             if standing.config == *config && standing.policy == policy && !moved {
+                self.choose_road(name, &standing, path.as_ref());
                 continue;
             }
             let tunnel = self.tunnel(config, policy).await;
+            self.choose_road(name, &tunnel, path.as_ref());
             self.replace(bridge_name, name, |port| {
                 // Sequence numbers go on: a receiver may discard what looks old (RFC 2890 section 2.2)
                 let next = standing.sequence.load(Relaxed);

@@ -19,6 +19,7 @@ mod nested;
 mod recognize;
 mod segment;
 mod too_big;
+mod whole;
 
 pub use coalesce::Coalescer;
 pub use finish::finish_checksum;
@@ -26,6 +27,7 @@ pub use fit::{Fit, FrameSink, fit};
 pub use mss::clamp_mss;
 pub use recognize::recognize;
 pub use too_big::{MAX_ANSWER, too_big};
+pub use whole::{Whole, whole};
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -3,6 +3,7 @@
 //! All of them take and give batches, refer to the worker's [`Slab`], and never block. They are shared by `Arc`
 //! between control (which opens them) and workers; receiving is done by one worker only, sending by any.
 
+pub mod device;
 #[cfg(any(test, feature = "memory"))]
 pub mod memory;
 mod packet;
@@ -20,6 +21,7 @@ use crate::sys::mmsg::Refused;
 use crate::txq::TxQueue;
 use crate::vnet::VnetHdr;
 
+pub use device::DeviceRoad;
 pub use underlay::{DEFAULT_TTL, GRE_UDP_PORT, RxPacket, RxRoad, SOURCE_PORTS, TxPacket, Underlay};
 
 /// A frame received from a local port.

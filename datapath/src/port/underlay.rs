@@ -48,6 +48,8 @@ pub struct TxPacket {
     pub len: u32,
     /// Bytes of inner frame in it (for counters).
     pub frame: u32,
+    /// How many packets it stands for (for counters): more than one where the kernel cuts it.
+    pub packets: u32,
     /// Outer destination.
     pub dst: IpAddr,
     /// Which port's tunnel it belongs to (for counters and path MTU).
@@ -73,6 +75,7 @@ impl TxPacket {
             start,
             len,
             frame: 0,
+            packets: 1,
             dst,
             port,
             dst_port: 0,

@@ -138,6 +138,33 @@ pub fn stripped_tag(message: &mmsg::Received<'_>) -> Option<VlanTag> {
     Some(VlanTag { tpid, tci: aux.vlan_tci })
 }
 
+/// A packet socket that only sends, by one device. Messages start with a virtio_net_hdr.
+#[derive(Debug)]
+pub struct PacketSender(Socket);
+
+impl PacketSender {
+    /// Opens it for the device with that index, in the calling thread's network namespace. Everything that it sends has `mark`.
+    ///
+    /// # Errors
+    /// EPERM without CAP_NET_RAW; ENODEV when there is no such device.
+    pub fn open(ifindex: u32, mark: u32, buffers: usize) -> io::Result<PacketSender> {
+        let index = c_int::try_from(ifindex).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
+        let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking().cloexec(), None)?;
+        set_option(&socket, libc::SOL_PACKET, PACKET_VNET_HDR, &1i32)?;
+        set_buffers(&socket, buffers)?;
+        socket.set_mark(mark)?;
+        // no protocol, so it receives nothing, and the kernel looks for that of each frame in the frame
+        socket.bind(&address(index, 0))?;
+        Ok(PacketSender(socket))
+    }
+}
+
+impl AsFd for PacketSender {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// A device, and the protocol of it to receive.
 fn address(ifindex: c_int, protocol: c_int) -> SockAddr {
     let mut storage = SockAddrStorage::zeroed();

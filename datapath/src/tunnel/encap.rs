@@ -15,7 +15,7 @@ use crate::wire::parse::Ip;
 use crate::wire::{ethernet, ipv4, ipv6, proto, put16, udp};
 
 /// The longest outer headers: IPv6, ESP with its IV, and GRE with checksum, key and sequence number.
-const MAX_HEAD: usize = ipv6::HEADER + esp::PAYLOAD + gre::MAX_HEADER;
+pub(super) const MAX_HEAD: usize = ipv6::HEADER + esp::PAYLOAD + gre::MAX_HEADER;
 
 /// The sink for the frames that one frame becomes on its way into one tunnel.
 ///
@@ -56,20 +56,20 @@ struct Open {
 
 /// Where things stand in a packet's bytes.
 #[derive(Debug, Clone, Copy)]
-struct Layout {
+pub(super) struct Layout {
     road: RxRoad,
     /// Bytes of IP header; a UDP socket makes it itself.
     ip: usize,
     /// Where the GRE header starts.
     gre: usize,
     /// Where the frame starts.
-    frame: usize,
+    pub(super) frame: usize,
     /// Bytes of headers that the socket makes.
     unseen: usize,
 }
 
 impl Layout {
-    fn new(tunnel: &Tunnel, road: RxRoad) -> Layout {
+    pub(super) fn new(tunnel: &Tunnel, road: RxRoad) -> Layout {
         let (ip, gre, unseen) = match (road, tunnel.ip_len()) {
             (RxRoad::Gre, ip) => (ip, ip, 0),
             (RxRoad::GreUdp, ip) => (0, 0, ip + udp::HEADER),
@@ -218,7 +218,7 @@ impl FrameSink for Encap<'_> {
 }
 
 /// The outer TOS and TTL.
-fn marks(tunnel: &Tunnel, inner: Option<&Ip>) -> (u8, u8) {
+pub(super) fn marks(tunnel: &Tunnel, inner: Option<&Ip>) -> (u8, u8) {
     let c = &tunnel.config;
     let inner_tos = inner.map_or(0, |ip| ip.tos);
     let dscp = match c.tos {
@@ -234,7 +234,13 @@ fn marks(tunnel: &Tunnel, inner: Option<&Ip>) -> (u8, u8) {
 
 /// The outer headers, lengths and sequence numbers still zero, and room for those of ESP. The IPv4 header checksum is zero, too:
 /// the kernel sets it on everything that a raw socket sends (raw(7)).
-fn headers(tunnel: &Tunnel, way: Way<'_>, layout: &Layout, tos: u8, ttl: u8) -> Option<[u8; MAX_HEAD]> {
+pub(super) fn headers(
+    tunnel: &Tunnel,
+    way: Way<'_>,
+    layout: &Layout,
+    tos: u8,
+    ttl: u8,
+) -> Option<[u8; MAX_HEAD]> {
     let c = &tunnel.config;
     let (source, protocol) = match way {
         Way::Plain | Way::InUdp => (tunnel.source, proto::GRE),

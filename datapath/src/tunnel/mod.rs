@@ -5,6 +5,7 @@
 //! packet belongs to and [`decap`] takes the frame out. [`ecn`] carries congestion marks across (RFC 6040), [`entropy`] tells
 //! flows apart for those on the way that cannot look inside.
 
+pub mod carry;
 pub mod decap;
 pub mod demux;
 pub mod ecn;
@@ -96,6 +97,8 @@ pub struct Tunnel {
     pub source: Option<IpAddr>,
     /// MTU of the path to `remote` in bytes of outer IP packet; control keeps it up to date.
     pub path_mtu: AtomicU32,
+    /// Index of the device that its packets leave by on the device road; 0: they go by the raw socket. Control keeps it up to date.
+    pub egress: AtomicU32,
     /// Next GRE sequence number (RFC 2890).
     pub sequence: AtomicU32,
     /// The host pair whose SAs protect it. Some: its packets leave and are taken in ESP only, but for what
@@ -133,6 +136,7 @@ impl Tunnel {
             config,
             source,
             path_mtu: AtomicU32::new(path_mtu),
+            egress: AtomicU32::new(0),
             sequence: AtomicU32::new(0),
             policy: None,
         }

@@ -175,7 +175,7 @@ impl Worker {
                     Err(why) => return Fit::Dropped(why),
                 };
                 let mut refused = refused(&self.shared, snapshot, self.index);
-                self.outputs.tunnel(leaving, self.slab.get(frame.data), &frame.vnet, &mut refused)
+                self.outputs.tunnel(leaving, &self.slab, frame.data, &frame.vnet, &mut refused)
             }
         }
     }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use super::forward::Passing;
 use crate::counters::{DropCell, DropReason, bump};
 use crate::offload::{Coalescer, Fit, FrameSink, fit};
-use crate::port::{LocalPort, Refusal, RxRoad, TxPacket, Underlay};
-use crate::slab::Slab;
+use crate::port::{DeviceRoad, LocalPort, Refusal, RxRoad, TxPacket, Underlay};
+use crate::slab::{Piece, Slab};
 use crate::snapshot::{Port, PortId, PortKind, Snapshot};
+use crate::tunnel::carry::{Carry, Freight, Parcels};
 use crate::tunnel::encap::Encap;
 use crate::tunnel::{Outbox, Tunnel, Way, entropy};
 use crate::txq::TxQueue;
@@ -34,6 +35,13 @@ struct UnderlayOutput {
     outbox: Option<Box<Outbox>>,
 }
 
+/// What waits for the device road; the road is None while there is none.
+#[derive(Debug, Default)]
+struct DeviceOutput {
+    road: Option<Arc<DeviceRoad>>,
+    parcels: Option<Box<Parcels>>,
+}
+
 /// Where a frame leaves through a tunnel.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Leaving<'a> {
@@ -54,6 +62,7 @@ pub(super) struct Outputs {
     waiting: Vec<PortId>,
     /// By [`underlay`].
     underlays: [UnderlayOutput; UNDERLAYS],
+    device: DeviceOutput,
     scratch: Vec<u8>,
 }
 
@@ -72,6 +81,7 @@ impl Outputs {
             local: Vec::new(),
             waiting: Vec::with_capacity(64),
             underlays: Default::default(),
+            device: DeviceOutput::default(),
             scratch: Vec::new(),
         }
     }
@@ -84,6 +94,7 @@ impl Outputs {
                 *output = None;
             }
         }
+        self.device.road = snapshot.device.clone();
         for output in &mut self.underlays {
             output.socket = None;
         }
@@ -125,15 +136,25 @@ impl Outputs {
         Fit::Sent(1)
     }
 
-    /// Fits a frame into a tunnel's packets.
+    /// Makes a frame that lies in the slab into a tunnel's packets.
     pub(super) fn tunnel(
         &mut self,
         leaving: Leaving<'_>,
-        frame: &[u8],
+        slab: &Slab,
+        data: Piece,
         vnet: &VnetHdr,
         refused: &mut dyn FnMut(&TxPacket, Refusal),
     ) -> Fit {
         let Leaving { port, tunnel, way, now } = leaving;
+        let frame = slab.get(data);
+        let inner = Link::parse(frame).and_then(|link| Ip::parse(frame, &link));
+        // what is no IP the kernel does not know how to hang behind other headers; no flow is torn by its going another way
+        if let (Way::Plain, Some(ip)) = (way, &inner)
+            && let Some(fitted) =
+                self.device.carry(&leaving, &Freight { slab, data, vnet, ip }, self.worker, refused)
+        {
+            return fitted;
+        }
         let underlay = underlay(tunnel.config.remote.is_ipv6(), way.road());
         let Some(underlay) = self.underlays.get_mut(underlay) else {
             return Fit::Dropped(DropReason::UnderlayTx);
@@ -142,7 +163,6 @@ impl Outputs {
             underlay.flush(refused);
         }
         let outbox = underlay.outbox.get_or_insert_default();
-        let inner = Link::parse(frame).and_then(|link| Ip::parse(frame, &link));
         let Some(mut encap) = Encap::new(tunnel, port.id, way, inner.as_ref(), now, outbox) else {
             return Fit::Dropped(DropReason::UnderlayTx);
         };
@@ -166,6 +186,7 @@ impl Outputs {
         refused: &mut dyn FnMut(&TxPacket, Refusal),
     ) {
         self.underlays.iter_mut().for_each(|output| output.flush(refused));
+        self.device.flush(slab, refused);
         for id in self.waiting.drain(..) {
             let output = self.local.get_mut(usize::from(id.0)).and_then(Option::as_mut);
             let Some((output, port)) = output.zip(snapshot.port(id)) else { continue };
@@ -211,6 +232,42 @@ impl UnderlayOutput {
     }
 }
 
+impl DeviceOutput {
+    /// Makes a frame into parcels. None: it goes by another road.
+    fn carry(
+        &mut self,
+        leaving: &Leaving<'_>,
+        freight: &Freight<'_>,
+        worker: usize,
+        refused: &mut dyn FnMut(&TxPacket, Refusal),
+    ) -> Option<Fit> {
+        self.road.as_ref()?;
+        if self.parcels.as_ref().is_some_and(|p| p.short_of(OUTBOX_BYTES, OUTBOX_PACKETS)) {
+            self.flush(freight.slab, refused);
+        }
+        let parcels = self.parcels.get_or_insert_default();
+        let mut carry = Carry::new(leaving.tunnel, leaving.port.id, freight.ip, parcels)?;
+        let fitted = carry.carry(freight);
+        let cell = leaving.port.counters.cell(worker);
+        bump(&cell.tx_packets, carry.packets);
+        bump(&cell.tx_bytes, carry.bytes);
+        Some(carry.refused.map_or(fitted, Fit::Dropped))
+    }
+
+    fn flush(&mut self, slab: &Slab, refused: &mut dyn FnMut(&TxPacket, Refusal)) {
+        let Some(parcels) = &mut self.parcels else { return };
+        let (buf, list) = parcels.list();
+        if list.is_empty() {
+            return;
+        }
+        match &self.road {
+            Some(road) => _ = road.tx(buf, slab, list, refused),
+            None => list.iter().for_each(|parcel| refused(&parcel.packet, Refusal::Failed)),
+        }
+        parcels.clear();
+    }
+}
+
 /// Puts right what a tunnel counted as sent and the underlay did not take.
 pub(super) fn take_back(
     snapshot: &Snapshot,
@@ -226,7 +283,7 @@ pub(super) fn take_back(
         Refusal::Full => bump(&cell.tx_dropped, 1),
         Refusal::TooBig | Refusal::Failed => bump(&cell.tx_errors, 1),
     }
-    bump(&cell.tx_packets, 1u64.wrapping_neg());
+    bump(&cell.tx_packets, u64::from(packet.packets).wrapping_neg());
     bump(&cell.tx_bytes, u64::from(packet.frame).wrapping_neg());
 }
 
@@ -266,7 +323,6 @@ mod tests {
     use crate::counters::PortStats;
     use crate::esp::testing::{config, outbound};
     use crate::port::memory::Far;
-    use crate::slab::Piece;
     use crate::snapshot::BridgeId;
     use crate::tunnel::TunnelConfig;
     use crate::vnet::{F_NEEDS_CSUM, GSO_TCPV4};
@@ -313,6 +369,19 @@ mod tests {
         let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
         builder.tcp(1, 2, seq, 9).ack(3).write(&mut frame, &vec![7; len]).unwrap();
         frame
+    }
+
+    /// Sends `frame` through the tunnel.
+    fn tunnel_frame(
+        outputs: &mut Outputs,
+        leaving: Leaving<'_>,
+        frame: &[u8],
+        vnet: &VnetHdr,
+        refused: &mut dyn FnMut(&TxPacket, Refusal),
+    ) -> Fit {
+        let mut slab = Slab::new();
+        let data = passing(&mut slab, 0, frame, *vnet).data;
+        outputs.tunnel(leaving, &slab, data, vnet, refused)
     }
 
     /// Frame `i` of a batch, out of a tunnel.
@@ -366,7 +435,7 @@ mod tests {
             let mut refused = |packet: &TxPacket, why| take_back(&snapshot, 0, &drops, packet, why);
             for len in [10, 1000] {
                 let leaving = leaving(&port, &tunnel, way);
-                outputs.tunnel(leaving, &tcp(0, len), &VnetHdr::default(), &mut refused);
+                tunnel_frame(&mut outputs, leaving, &tcp(0, len), &VnetHdr::default(), &mut refused);
             }
             let made = port.counters.sum();
             assert_eq!((made.tx_packets, made.tx_bytes), (2, 1010 + 2 * 54));
@@ -389,10 +458,10 @@ mod tests {
         {
             for _ in 0..smalls {
                 let leaving = leaving(&port, &tunnel, way);
-                let fit = outputs.tunnel(leaving, &small, &VnetHdr::default(), &mut |_, _| {});
+                let fit = tunnel_frame(&mut outputs, leaving, &small, &VnetHdr::default(), &mut |_, _| {});
                 assert_eq!(fit, Fit::Sent(1));
             }
-            let fit = outputs.tunnel(leaving(&port, &tunnel, way), &big, &vnet, &mut |_, _| {});
+            let fit = tunnel_frame(&mut outputs, leaving(&port, &tunnel, way), &big, &vnet, &mut |_, _| {});
             assert_eq!(fit, Fit::Sent(65_495usize.div_ceil(88)), "behind {smalls} others");
         }
     }

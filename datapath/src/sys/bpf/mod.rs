@@ -222,6 +222,17 @@ impl Program {
     }
 }
 
+/// How many programs are at work at a hook of a device.
+#[cfg(test)]
+pub fn attached(hook: Hook, ifindex: u32) -> io::Result<u32> {
+    const PROG_QUERY: c_int = 16;
+    // the number comes in the seventh place
+    let mut attr = [ifindex, hook as u32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    // SAFETY: nothing but numbers in it; where the programs' own numbers would go is null.
+    check_long(unsafe { bpf(PROG_QUERY, attr.as_mut_bytes()) })?;
+    Ok(attr[6])
+}
+
 #[cfg(test)]
 #[derive(IntoBytes, zerocopy::FromBytes)]
 #[repr(C)]
