@@ -87,6 +87,51 @@ fn kernel_esp_and_gretap() {
     capture.stop().assert_protected();
 }
 
+/// What the host says of u0, and of what hangs on it.
+fn underlay(a: &Host) -> String {
+    a.ns.sh("ip -d link show dev u0")
+}
+
+/// ESP in trains (`underlay-io=device`): on the wire and to the kernel's ESP nothing is different.
+#[test]
+fn kernel_esp_by_trains() {
+    let mut a = Host::new("hA", 11);
+    a.start();
+    a.overlay();
+    a.vsctl("set Open_vSwitch . other_config:underlay-io=device");
+    let guest = Guest::boot(&a);
+    guest.wire.sh("ethtool -K w0 gro on");
+    let charon = Charon::in_guest(&guest);
+    charon.load(&connection(Auth::Psk(PSK)));
+    let scene = Scene { host: &a, guest: &guest };
+    scene.gretap();
+    scene.tunnel(&format!("type=ipsec_gre options:psk={PSK}"));
+    scene.up(&charon);
+    let told = |what: &str| poll(what, || a.log().contains(what).then_some(()));
+    told("u0: ESP is received in trains, by XDP");
+    told("ESP to 192.0.2.2 leaves in trains, by u0");
+    assert!(underlay(&a).contains("prog/xdp"), "{}", underlay(&a));
+    scene.exchange(false);
+    let streams = scene.rekeys(&charon);
+    for s in streams {
+        assert_eq!((s.lost, s.duplicates, s.corrupt), (0, 0, 0), "{streams:?}");
+    }
+    scene.exchange(false);
+
+    let gone = || poll("XDP to be off u0", || (!underlay(&a).contains("prog/xdp")).then_some(()));
+    a.vsctl("set Open_vSwitch . other_config:underlay-io=raw");
+    gone();
+    scene.exchange(false);
+    a.vsctl("set Open_vSwitch . other_config:underlay-io=device");
+    poll("XDP to be on u0", || underlay(&a).contains("prog/xdp").then_some(()));
+    scene.exchange(false);
+
+    // down and up again: as before
+    a.ns.sh("ip link set u0 down; sleep 2; ip link set u0 up");
+    scene.up(&charon);
+    scene.exchange(false);
+}
+
 /// A NAT before Underpass: strongSwan knows it by the NAT's address, in its selectors as well (RFC 7296 section 2.23.1).
 /// ```text
 ///   [ br0 ─ gre0  hA 10.9.0.2 ]──[ 10.9.0.1  nat  192.0.2.1 ]──[ 192.0.2.2  kernel's ESP ─ gretap  guest ]

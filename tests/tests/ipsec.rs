@@ -4,7 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use harness::pki::{Kind, Pair, Pki};
 use harness::topology::{UNDERLAY, UNDERLAY6, reaches, two_hosts, two_switches};
-use harness::{Capture, Host, Keys, Packets, traffic};
+use harness::traffic::{self, Sequence};
+use harness::{Capture, Host, Keys, Packets, poll};
 
 const PSK: &str = "thisisnotagoodpsk";
 
@@ -429,4 +430,47 @@ fn a_key_for_each_peer() {
     for capture in captures {
         capture.stop().assert_protected();
     }
+}
+
+/// `underlay-io=device` at both ends: ESP in trains all the way, rekeyed meanwhile, two tunnels by one SA.
+#[test]
+fn esp_by_trains() {
+    let mut hosts = two_switches(1500);
+    let [a, b] = &hosts;
+    for h in &hosts {
+        h.vsctl("set Open_vSwitch . other_config:underlay-io=device");
+    }
+    let words = format!("type=ipsec_gre options:psk={PSK} options:encapsulation=esp");
+    tunnels(&hosts, REMOTES, [&format!("{words} options:key=1"); 2]);
+    for (h, remote) in hosts.iter().zip(REMOTES) {
+        h.vsctl("add-br br1");
+        h.ns.sh(&format!("ip addr add 10.1.{}.1/16 dev br1; ip link set br1 up", h.subnet));
+        h.vsctl(&format!(
+            "add-port br1 gre1 -- set interface gre1 options:remote_ip={remote} {words} options:key=2"
+        ));
+    }
+    reaches(a, &b.docker0());
+    reaches(a, "10.1.42.1");
+    for h in &hosts {
+        for what in ["u0: ESP is received in trains, by XDP", "leaves in trains, by u0"] {
+            poll(what, || h.log().contains(what).then_some(()));
+        }
+    }
+    let stream = Sequence::start(a, b, "10.1.42.1", 4000, 1200, 1000);
+    traffic::tcp(a, b, &b.docker0(), 50_000_000);
+    a.appctl("ipsec/rekey gre0 child");
+    traffic::tcp(b, a, &a.docker0(), 50_000_000);
+    let stream = stream.finish();
+    assert_eq!((stream.lost, stream.duplicates, stream.corrupt), (0, 0, 0), "{stream:?}");
+    for h in &hosts {
+        for event in ["esp_icv", "esp_malformed", "esp_replayed", "esp_selector"] {
+            assert_eq!(h.count(event), 0, "{event}");
+        }
+    }
+    let attached = |h: &Host| h.ns.sh("ip -d link show dev u0").contains("prog/xdp");
+    assert!(attached(a));
+    let [a, _] = &mut hosts;
+    a.kill9();
+    poll("XDP to be off u0", || (!attached(a)).then_some(()));
+    assert_eq!(a.ns.links(), ["u0"]);
 }

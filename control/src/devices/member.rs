@@ -159,7 +159,9 @@ fn wanted_mtu(links: &Links, bridge: &Link, near: u32) -> u32 {
 }
 
 /// A thread may change its namespace, and then is of no more use: so one thread a job.
-async fn in_thread<T: Send + 'static>(job: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+pub(super) async fn in_thread<T: Send + 'static>(
+    job: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     let (tell, told) = oneshot::channel();
     std::thread::Builder::new().name("namespace".into()).spawn(move || {
         // Nobody listens when the daemon is on its way out
@@ -168,7 +170,7 @@ async fn in_thread<T: Send + 'static>(job: impl FnOnce() -> io::Result<T> + Send
     told.await.map_err(io::Error::other)?
 }
 
-fn new_namespace() -> io::Result<File> {
+pub(super) fn new_namespace() -> io::Result<File> {
     unshare(CloneFlags::CLONE_NEWNET)?;
     without_ipv6("all");
     without_ipv6("default");

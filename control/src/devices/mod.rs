@@ -1,11 +1,13 @@
 //! What the host has: links, addresses and routes, and the devices that ports are made of.
 
 pub mod firewall;
+pub mod lane;
 pub mod member;
 pub mod netlink;
 pub mod path;
 #[cfg(test)]
 pub mod testing;
+pub mod xdp;
 pub mod xfrm;
 
 use std::io;

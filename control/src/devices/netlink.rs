@@ -15,6 +15,9 @@ use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessa
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteType,
 };
@@ -312,6 +315,7 @@ impl Netlink {
             match attribute {
                 RouteAttribute::Oif(index) => way.link = index,
                 RouteAttribute::PrefSource(a) => way.source = ip(&a),
+                RouteAttribute::Gateway(a) => way.gateway = ip(&a),
                 RouteAttribute::Metrics(metrics) => {
                     let mtu = |m| if let RouteMetric::Mtu(mtu) = m { Some(mtu) } else { None };
                     way.mtu = metrics.into_iter().find_map(mtu);
@@ -320,6 +324,19 @@ impl Netlink {
             }
         }
         Ok(way)
+    }
+
+    /// IPv4 hosts on all links whose Ethernet addresses the kernel knows.
+    pub async fn neighbours(&self) -> io::Result<Vec<Neighbour>> {
+        let request = self.handle.neighbours().get().set_address_family(AddressFamily::Inet);
+        let all: Vec<NeighbourMessage> = request.execute().try_collect().await.map_err(kernel_error)?;
+        Ok(all.iter().filter_map(neighbour).collect())
+    }
+
+    /// Has the kernel find out whether a neighbour is still there, as it does when it sends to one itself.
+    pub async fn confirm_neighbour(&self, link: u32, ip: IpAddr) -> io::Result<()> {
+        let request = self.handle.neighbours().add(link, ip).state(NeighbourState::None);
+        request.flags(NeighbourFlags::Use).replace().execute().await.map_err(kernel_error)
     }
 }
 
@@ -332,6 +349,21 @@ pub struct Way {
     pub source: Option<IpAddr>,
     /// The MTU that the route has or that the kernel has learned for it; None: the link's.
     pub mtu: Option<u32>,
+    /// The router that they go to first; None: the far end is on the link.
+    pub gateway: Option<IpAddr>,
+}
+
+/// A host on a link whose Ethernet address the kernel knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Index of the link.
+    pub link: u32,
+    /// Its IP address.
+    pub ip: IpAddr,
+    /// Its Ethernet address.
+    pub mac: [u8; 6],
+    /// It has not been heard of for a while, so the address may be another's by now.
+    pub stale: bool,
 }
 
 /// What a new link shall be like.
@@ -529,6 +561,21 @@ fn link(message: LinkMessage) -> Link {
         }
     }
     link
+}
+
+fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
+    use NeighbourState::{Delay, Noarp, Permanent, Probe, Reachable, Stale};
+    let state = message.header.state;
+    let (mut ip, mut mac) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(a)) => ip = Some((*a).into()),
+            NeighbourAttribute::LinkLayerAddress(a) => mac = a.as_slice().try_into().ok(),
+            _ => {}
+        }
+    }
+    let known = matches!(state, Delay | Noarp | Permanent | Probe | Reachable | Stale);
+    known.then_some(Neighbour { link: message.header.ifindex, ip: ip?, mac: mac?, stale: state == Stale })
 }
 
 fn address(message: &AddressMessage) -> Option<Address> {

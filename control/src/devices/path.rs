@@ -24,6 +24,8 @@ pub struct Path {
     pub ifindex: u32,
     /// Its name.
     pub link: String,
+    /// The router that packets go to first, if there is one.
+    pub gateway: Option<IpAddr>,
     /// Whether that link has carrier.
     pub carrier: bool,
 }
@@ -62,6 +64,7 @@ impl Paths {
             source: way.source,
             mtu: way.mtu.or(link.map(|l| l.mtu)).unwrap_or(DEFAULT_MTU),
             ifindex: way.link,
+            gateway: way.gateway,
             link: link.map(|l| l.name.clone()).unwrap_or_default(),
             carrier: link.is_some_and(|l| l.carrier),
         };

@@ -1,9 +1,11 @@
 //! What is there: bridges and ports as the datapath has them, and the numbers they go by.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use datapath::fdb::Fdb;
+use datapath::port::esp_device::Inlet;
 use datapath::port::{DeviceRoad, RxRoad, Underlay};
 use datapath::snapshot::{Bridge, BridgeId, OfPort, PolicyId, Port, PortId, PortKind, Snapshot};
 use datapath::tunnel::Demux;
@@ -27,6 +29,8 @@ pub struct State {
     pub device: Option<Arc<DeviceRoad>>,
     /// Protected host pairs and their SAs.
     pub sas: Sas,
+    /// What takes ESP in by trains, while there is any.
+    pub inlet: Option<Arc<Inlet>>,
 }
 
 /// A bridge that is there.
@@ -90,6 +94,20 @@ impl State {
     /// The socket of that road and IP version, if it is open.
     pub fn underlay(&self, road: RxRoad, v6: bool) -> Option<Arc<Underlay>> {
         self.underlays.iter().find(|u| u.road() == road && u.is_ipv6() == v6).cloned()
+    }
+
+    /// Tells the inlet whose packets to take: before the snapshot with an SA is in force, so that it begins as it goes on.
+    pub fn tell_inlet(&self) {
+        let Some(inlet) = &self.inlet else { return };
+        let key = |child: &ikev2::Child| match (child.udp, child.local) {
+            (None, IpAddr::V4(local)) => Some((local, child.inbound.spi)),
+            _ => None,
+        };
+        let keys = self.sas.children().filter_map(|(_, installed)| key(&installed.child)).collect();
+        if let Err(e) = inlet.take(keys) {
+            // The raw socket takes what it does not
+            tracing::debug!("the inlet for ESP does not know every SA: {e}");
+        }
     }
 
     /// The host pairs that tunnels refer to.

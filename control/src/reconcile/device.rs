@@ -197,7 +197,14 @@ mod tests {
         let all = [link(1, "lo", ""), link(2, "eth0", ""), link(3, "eth1", "veth")];
         let links: Links = all.into_iter().collect();
         let no_lo: Links = links.iter().filter(|l| l.index != 1).cloned().collect();
-        let path = |ifindex| Path { source: None, mtu: 1500, ifindex, link: String::new(), carrier: true };
+        let path = |ifindex| Path {
+            source: None,
+            mtu: 1500,
+            ifindex,
+            gateway: None,
+            link: String::new(),
+            carrier: true,
+        };
         let config = TunnelConfig::to([10, 0, 0, 2].into());
         let make = |config: TunnelConfig| Tunnel::new(config, Some([10, 0, 0, 1].into()), 1500);
         let plain = make(config.clone());

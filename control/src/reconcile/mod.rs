@@ -20,6 +20,7 @@ mod tend;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod trains;
 mod tunnels;
 pub mod wanted;
 
@@ -47,6 +48,7 @@ use crate::status;
 use actual::{Ids, PortState, State};
 use device::Choice;
 use publish::readable;
+use trains::Trains;
 use wanted::{Wanted, What};
 
 /// How often ages advance, paths are looked up anew and the devices are compared with the rows without cause.
@@ -89,6 +91,7 @@ pub struct Reconciler {
     identity: String,
     /// Told when rows were written, so that clients hear of it.
     wrote: Rc<Notify>,
+    trains: Trains,
     next_worker: usize,
     statistics_due: Instant,
 }
@@ -128,6 +131,7 @@ impl Reconciler {
             owner: owner.to_owned(),
             identity: identity.to_owned(),
             wrote,
+            trains: Trains::default(),
             next_worker: 0,
             statistics_due: Instant::now(),
         })
@@ -200,6 +204,7 @@ impl Reconciler {
         self.settle().await;
         self.make(&wanted, &plan).await;
         let in_force = self.settle().await;
+        self.follow_trains(&wanted).await;
         if self.tend(&wanted).await {
             self.look_around().await;
         }
@@ -254,6 +259,7 @@ impl Reconciler {
         let plan = self.protect(&wanted).await;
         self.follow_tunnels(&wanted, &plan).await;
         self.settle().await;
+        self.follow_trains(&wanted).await;
         let updates = self.tunnel_status(&wanted).await;
         self.write(db, &updates);
     }

@@ -30,6 +30,7 @@ pub enum Published {
 
 /// Publishes what `state` holds now, and waits until it is in force.
 pub async fn publish(datapath: &Datapath, state: &RefCell<State>) -> Published {
+    state.borrow().tell_inlet();
     let picture = state.borrow().snapshot();
     let snapshot = match picture {
         Ok(snapshot) => snapshot,

@@ -4,6 +4,7 @@
 //! between control (which opens them) and workers; receiving is done by one worker only, sending by any.
 
 pub mod device;
+pub mod esp_device;
 #[cfg(any(test, feature = "memory"))]
 pub mod memory;
 mod packet;
@@ -42,6 +43,15 @@ pub struct Sent {
     pub full: usize,
     /// Refused for another reason (device down, no route, too big).
     pub failed: usize,
+}
+
+impl Sent {
+    /// What became of another part of the batch.
+    fn add(&mut self, other: Sent) {
+        self.ok += other.ok;
+        self.full += other.full;
+        self.failed += other.failed;
+    }
 }
 
 /// A device of this host.

@@ -232,6 +232,12 @@ fn remote(packet: &TxPacket) -> SocketAddr {
     SocketAddr::new(packet.dst, packet.dst_port)
 }
 
+/// What a datagram on the ESP port is that came from that port: from 0, which no sender has, what [`super::esp_device`] has put a
+/// UDP header on. Whoever forges it says that this is ESP of protocol 50, which is opened like any other, and teaches nobody a port.
+fn marked(road: RxRoad, source: u16) -> RxRoad {
+    if road == RxRoad::Udp && source == 0 { RxRoad::Esp } else { road }
+}
+
 /// The datagrams of a message: one, or as many as the kernel has joined.
 fn packets(message: &Received<'_>, road: RxRoad, v6: bool, out: &mut Vec<RxPacket>) {
     let (Some(source), Some(dst), Some(tos)) = (message.source(), destination(message, v6), tos(message, v6))
@@ -242,11 +248,24 @@ fn packets(message: &Received<'_>, road: RxRoad, v6: bool, out: &mut Vec<RxPacke
     let size = segment_size(message).unwrap_or(len).max(1);
     let packet = |i: u32| RxPacket {
         data: Piece { off: message.data.off + i * size, len: size.min(len - i * size) },
-        road,
+        road: marked(road, source.port()),
         src: source.ip(),
         src_port: source.port(),
         dst,
         tos,
     };
     out.extend((0..len.div_ceil(size).clamp(1, MOST)).map(packet));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_port_0_marks_protocol_50() {
+        assert_eq!(marked(RxRoad::Udp, 0), RxRoad::Esp);
+        assert_eq!(marked(RxRoad::Udp, 4500), RxRoad::Udp);
+        assert_eq!(marked(RxRoad::Udp, 50), RxRoad::Udp);
+        assert_eq!(marked(RxRoad::GreUdp, 0), RxRoad::GreUdp);
+    }
 }

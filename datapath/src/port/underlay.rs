@@ -3,7 +3,11 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
+
+use super::esp_device::Hops;
 use super::{Refusal, Sent, raw, udp};
 use crate::slab::{Piece, SLOTS, Slab};
 use crate::snapshot::PortId;
@@ -15,7 +19,8 @@ pub enum RxRoad {
     Gre,
     /// ESP, protocol 50.
     Esp,
-    /// UDP port 4500, and ESP in it (RFC 3948).
+    /// UDP port 4500, and ESP in it (RFC 3948). What [`super::esp_device`] has put a UDP header on comes there, too, and is
+    /// [`RxRoad::Esp`].
     Udp,
     /// GRE in UDP (RFC 8086).
     GreUdp,
@@ -102,6 +107,8 @@ pub const DEFAULT_TTL: u8 = 64;
 #[derive(Debug)]
 pub struct Underlay {
     socket: Socket,
+    /// Of ESP over IPv4: who is reached by a lane, and not by the socket.
+    hops: ArcSwapOption<Hops>,
 }
 
 #[derive(Debug)]
@@ -112,13 +119,13 @@ enum Socket {
 
 impl From<raw::RawSocket> for Underlay {
     fn from(socket: raw::RawSocket) -> Underlay {
-        Underlay { socket: Socket::Raw(socket) }
+        Underlay { socket: Socket::Raw(socket), hops: ArcSwapOption::empty() }
     }
 }
 
 impl From<udp::UdpSocket> for Underlay {
     fn from(socket: udp::UdpSocket) -> Underlay {
-        Underlay { socket: Socket::Udp(socket) }
+        Underlay { socket: Socket::Udp(socket), hops: ArcSwapOption::empty() }
     }
 }
 
@@ -235,9 +242,24 @@ impl Underlay {
     /// Sends packets out of `buf`, in order. Calls `refused` with each that did not go, and why.
     pub fn tx(&self, buf: &[u8], packets: &[TxPacket], refused: &mut dyn FnMut(&TxPacket, Refusal)) -> Sent {
         match &self.socket {
-            Socket::Raw(s) => s.tx(buf, packets, refused),
+            Socket::Raw(s) => match &*self.hops.load() {
+                Some(hops) => hops.tx(s, buf, packets, refused),
+                None => s.tx(buf, packets, refused),
+            },
             Socket::Udp(s) => s.tx(buf, packets, refused),
         }
+    }
+
+    /// Whom to reach by a lane from now on; for ESP over IPv4. All others, and what does not fit there, go by the socket.
+    pub fn set_hops(&self, hops: Option<Arc<Hops>>) {
+        if self.road() == RxRoad::Esp && !self.is_ipv6() {
+            self.hops.store(hops);
+        }
+    }
+
+    /// Whom it reaches by a lane.
+    pub fn hops(&self) -> Option<Arc<Hops>> {
+        self.hops.load_full()
     }
 
     /// Sends an IKE message on a UDP socket, the non-ESP marker before it; longer than the path takes it goes in fragments.

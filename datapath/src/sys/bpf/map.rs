@@ -23,6 +23,9 @@ pub enum MapKind {
     Array = 2,
     /// AF_XDP sockets by queue.
     XskMap = 17,
+    /// Devices to redirect to, by any key. What is put in is looked up in the calling thread's network namespace; a device that
+    /// goes leaves the map. Linux 5.4.
+    DevMapHash = 25,
 }
 
 /// A map in the kernel. Keys and values are of the lengths that it was made with: others are refused here.

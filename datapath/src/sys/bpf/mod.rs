@@ -23,6 +23,8 @@ pub mod helper {
     pub const SKB_STORE_BYTES: i32 = 9;
     /// `skb_load_bytes(skb, offset, to, len)`
     pub const SKB_LOAD_BYTES: i32 = 26;
+    /// `csum_diff(from, from_len, to, to_len, seed)`
+    pub const CSUM_DIFF: i32 = 28;
     /// `skb_adjust_room(skb, bytes, mode, flags)`
     pub const SKB_ADJUST_ROOM: i32 = 50;
     /// `redirect_map(map, key, flags)`
@@ -39,6 +41,9 @@ const PROG_LOAD: c_int = 5;
 #[cfg(test)]
 const PROG_TEST_RUN: c_int = 10;
 const LINK_CREATE: c_int = 28;
+
+// linux/if_link.h
+const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 
 /// Bytes of verifier log that are asked for when a program is refused.
 const LOG: usize = 64 << 10;
@@ -192,8 +197,20 @@ impl Program {
     /// ENODEV: no such device. EBUSY: XDP, and another program is there. EINVAL: this kernel does not know the hook
     /// (traffic control: before 6.6).
     pub fn attach(&self, hook: Hook, ifindex: u32) -> io::Result<Link> {
+        self.link(hook, ifindex, 0)
+    }
+
+    /// Attaches it as XDP in the device's driver, where packets come before the kernel has joined them.
+    ///
+    /// # Errors
+    /// As [`Program::attach`]. EOPNOTSUPP, EINVAL and others: the driver knows no XDP, or not at this MTU or with these queues.
+    pub fn attach_in_driver(&self, ifindex: u32) -> io::Result<Link> {
+        self.link(Hook::Xdp, ifindex, XDP_FLAGS_DRV_MODE)
+    }
+
+    fn link(&self, hook: Hook, ifindex: u32, flags: u32) -> io::Result<Link> {
         let program = self.0.as_raw_fd() as u32;
-        let attr = LinkAttr { program, ifindex, hook: hook as u32, flags: 0, relative: [0; 4] };
+        let attr = LinkAttr { program, ifindex, hook: hook as u32, flags, relative: [0; 4] };
         // SAFETY: nothing but numbers in it.
         unsafe { call_for_fd(LINK_CREATE, &attr) }.map(Link)
     }
