@@ -73,6 +73,43 @@ fn gretap() {
     assert!(!traffic::try_ping(&c, &format!("-c2 -i0.2 -W1 {FAR}")).success());
 }
 
+/// Superframes that our kernel cuts, in headers of ours: the guest's takes what arrives for its own kind, and so does tshark.
+#[test]
+fn gretap_by_the_device_road() {
+    let a = host();
+    let guest = Guest::boot(&a);
+    a.join(&[UNDERLAY[1]]);
+    a.vsctl("set open_vswitch . other_config:underlay-io=device");
+    let c = a.container();
+    guest.sh(&format!("modprobe -a ip_gre ip6_gre; {SERVE}"));
+    // the host's own end of the wire finishes what it sends, as a network card does
+    a.ns.sh("ethtool -K u0 tx off >/dev/null");
+    let [[ours, theirs], [ours6, theirs6]] = [UNDERLAY, UNDERLAY6];
+    for (kind, [here, there], kernel, options, device) in [
+        ("gretap", [theirs, ours], "", "", true),
+        ("gretap", [theirs, ours], "ikey 7 okey 8", "options:in_key=8 options:out_key=7", true),
+        ("ip6gretap", [theirs6, ours6], "key 5", "options:key=5", true),
+        ("gretap", [theirs, ours], "csum", "options:csum=true", false),
+    ] {
+        guest.sh(&format!(
+            "ip link del g 2>/dev/null || true
+             ip link add g mtu 1400 type {kind} local {here} remote {there} {kernel}
+             ip link set g address 02:00:00:00:00:42 up
+             ip addr add {FAR}/16 dev g"
+        ));
+        a.vsctl("--if-exists del-port gre0");
+        a.gre("gre0", here, options);
+        println!("{kind} {kernel:?}, underpass {options:?}");
+        let error = a.get("interface", "gre0", "error");
+        assert_eq!(error.contains("goes by a raw socket"), !device, "{error}");
+        let capture = Capture::start(&a.ns, "u0", "proto 47");
+        passes(&c, &guest, &SIZES);
+        let seen = capture.stop();
+        assert!(seen.count("gre and tcp.len > 1000 and eth.dst == 02:00:00:00:00:42") > 1000);
+        seen.assert_clean(1500);
+    }
+}
+
 /// GRE in UDP (RFC 8086) is what the kernel calls foo over UDP with GRE for foo. User Mode Linux is built to take it and not
 /// to send it: what it sends goes through a second tunnel there, by IP alone.
 #[test]
