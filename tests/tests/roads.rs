@@ -11,11 +11,12 @@ use harness::{Container, Host};
 /// A road: its name, what a tunnel's row says, and `other_config:underlay-io`.
 type Road = (&'static str, &'static str, &'static str);
 
-const ROADS: [Road; 5] = [
+const ROADS: [Road; 6] = [
     ("gre-raw", "", "raw"),
     ("gre-device", "", "device"),
     ("gre-udp", "options:encapsulation=udp", "raw"),
     ("esp-raw", "options:psk=thisisnotagoodpsk options:encapsulation=esp", "raw"),
+    ("esp-device", "options:psk=thisisnotagoodpsk options:encapsulation=esp", "device"),
     ("esp-udp", "options:psk=thisisnotagoodpsk options:encapsulation=udp", "raw"),
 ];
 
