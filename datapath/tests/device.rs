@@ -13,6 +13,7 @@ use datapath::port::{DeviceRoad, LocalPort, Refusal, Sent, TxPacket, Underlay};
 use datapath::slab::{Piece, Slab};
 use datapath::snapshot::PortId;
 use datapath::sys;
+use datapath::sys::bpf::{Assembler, Hook, Program, ProgramKind, Reg};
 use datapath::tunnel::carry::{Carry, Freight, Parcels};
 use datapath::tunnel::{Tunnel, TunnelConfig};
 use datapath::vnet::{F_NEEDS_CSUM, GSO_TCPV4, GSO_TCPV6, VnetHdr};
@@ -237,6 +238,12 @@ fn another_stack_of_this_machine_gets_the_whole() {
 fn others_are_left_alone_and_failure_is_told() {
     in_namespace("others_are_left_alone_and_failure_is_told", || {
         let net = network(true);
+        // somebody else's program that ends the chain
+        let mut pass = Assembler::new();
+        pass.mov(Reg::R0, 0);
+        pass.exit();
+        let pass = Program::load(ProgramKind::SchedCls, Hook::TcxEgress, "other", pass).unwrap();
+        let _other = pass.attach(Hook::TcxEgress, sys::ifindex("lo").unwrap()).unwrap();
         let road = DeviceRoad::open().unwrap();
         let second = DeviceRoad::open().unwrap();
         sh("ping -c2 -i0.1 -W2 127.0.0.1 >/dev/null");

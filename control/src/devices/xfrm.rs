@@ -15,6 +15,9 @@ const NEW_SPD_INFO: u16 = 0x24;
 const SPD_INFO: u16 = 1;
 const GROUP_POLICY: u32 = 4;
 
+/// Words of change read in one go.
+const AT_ONCE: usize = 64;
+
 const HEADER: usize = 16;
 /// Header and flags, in question and answer.
 const MESSAGE: usize = HEADER + 4;
@@ -22,7 +25,7 @@ const MESSAGE: usize = HEADER + 4;
 /// The kernel's IPsec policies. A kernel without IPsec has none.
 #[derive(Debug)]
 pub struct Policies {
-    asking: Option<Socket>,
+    asking: io::Result<Socket>,
     word: Option<AsyncFd<Listener>>,
 }
 
@@ -38,12 +41,15 @@ impl AsRawFd for Listener {
 impl Policies {
     /// Starts to listen. Must be called inside a tokio runtime.
     pub fn open() -> Policies {
-        Policies { asking: Socket::new(constants::NETLINK_XFRM).ok(), word: listen().ok() }
+        Policies { asking: Socket::new(constants::NETLINK_XFRM), word: listen().ok() }
     }
 
     /// Whether there are any for what leaves. Where the kernel does not say, there may be.
     pub fn exist(&self) -> bool {
-        self.asking.as_ref().is_some_and(|socket| ask(socket).map_or(true, |count| count > 0))
+        match &self.asking {
+            Ok(socket) => ask(socket).map_or(true, |count| count > 0),
+            Err(e) => e.raw_os_error() != Some(libc::EPROTONOSUPPORT),
+        }
     }
 
     /// Returns when some have come or gone; never where the kernel does not tell.
@@ -52,12 +58,15 @@ impl Policies {
         // Errors cannot occur while the runtime lives
         if let Ok(mut ready) = word.readable().await {
             let mut message = Vec::with_capacity(4096);
-            // Also when there was more than there was room for: being told is enough
-            while !matches!(word.get_ref().0.recv(&mut message, MSG_DONTWAIT), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
-            {
+            // Also when there was more than there was room for: being told is enough. What is left then is left for the next call
+            for _ in 0..AT_ONCE {
                 message.clear();
+                if matches!(word.get_ref().0.recv(&mut message, MSG_DONTWAIT), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+                {
+                    ready.clear_ready();
+                    return;
+                }
             }
-            ready.clear_ready();
         }
     }
 }

@@ -276,14 +276,15 @@ pub(super) fn take_back(
     packet: &TxPacket,
     why: Refusal,
 ) {
-    drops.add(DropReason::UnderlayTx, 1);
+    let packets = u64::from(packet.packets);
+    drops.add(DropReason::UnderlayTx, packets);
     let Some(port) = snapshot.port(packet.port) else { return };
     let cell = port.counters.cell(worker);
     match why {
-        Refusal::Full => bump(&cell.tx_dropped, 1),
-        Refusal::TooBig | Refusal::Failed => bump(&cell.tx_errors, 1),
+        Refusal::Full => bump(&cell.tx_dropped, packets),
+        Refusal::TooBig | Refusal::Failed => bump(&cell.tx_errors, packets),
     }
-    bump(&cell.tx_packets, u64::from(packet.packets).wrapping_neg());
+    bump(&cell.tx_packets, packets.wrapping_neg());
     bump(&cell.tx_bytes, u64::from(packet.frame).wrapping_neg());
 }
 

@@ -45,6 +45,9 @@ const LINK_CREATE: c_int = 28;
 // linux/if_link.h
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 
+// linux/bpf.h: before the program that is named, or before all if none is
+const BPF_F_BEFORE: u32 = 1 << 3;
+
 /// Bytes of verifier log that are asked for when a program is refused.
 const LOG: usize = 64 << 10;
 
@@ -136,7 +139,7 @@ struct LinkAttr {
     ifindex: u32,
     hook: u32,
     flags: u32,
-    /// Of traffic control: behind which other program, and in which generation of them; 0: the last.
+    /// Of traffic control: before which other program, and in which generation of them; 0: any.
     relative: [u32; 4],
 }
 
@@ -191,13 +194,14 @@ impl Program {
         unsafe { call_for_fd(PROG_LOAD, &attr) }.map(Program)
     }
 
-    /// Attaches it to the device with that index, in the calling thread's network namespace, behind those that are there.
+    /// Attaches it to the device with that index, in the calling thread's network namespace; in traffic control before those that
+    /// are there, any of which may end the chain.
     ///
     /// # Errors
     /// ENODEV: no such device. EBUSY: XDP, and another program is there. EINVAL: this kernel does not know the hook
     /// (traffic control: before 6.6).
     pub fn attach(&self, hook: Hook, ifindex: u32) -> io::Result<Link> {
-        self.link(hook, ifindex, 0)
+        self.link(hook, ifindex, if hook == Hook::Xdp { 0 } else { BPF_F_BEFORE })
     }
 
     /// Attaches it as XDP in the device's driver, where packets come before the kernel has joined them.
