@@ -200,9 +200,15 @@ fn decapsulating(len: usize) -> Body {
         kind: PortKind::Tunnel(Arc::new(tunnel())),
         counters: Arc::default(),
         worker: 0,
+        stp: Default::default(),
     });
-    let bridge =
-        Bridge { name: "br0".into(), fdb: Arc::new(Fdb::new(8, 300)), flood: vec![], forward_bpdu: false };
+    let bridge = Bridge {
+        name: "br0".into(),
+        fdb: Arc::new(Fdb::new(8, 300)),
+        flood: vec![],
+        forward_bpdu: false,
+        spanning: false,
+    };
     let snapshot = Snapshot {
         bridges: vec![Some(Arc::new(bridge))],
         demux: Demux::build([&port].into_iter()).unwrap_or_default(),

@@ -1,7 +1,8 @@
 //! A learning bridge: note where the source is, find where the destination is.
 
 use crate::counters::DropReason;
-use crate::snapshot::{Bridge, PortId};
+use crate::slow_path::FrameKind;
+use crate::snapshot::{Bridge, Port, PortId, StpState};
 use crate::wire::ethernet;
 use crate::wire::parse::Link;
 
@@ -12,25 +13,38 @@ pub enum Verdict {
     Unicast(PortId),
     /// To every port but the one it came in by: a group address, or an unknown one.
     Flood,
+    /// Up to control.
+    Punt(FrameKind),
     /// Nowhere.
     Discard(DropReason),
 }
 
-/// Decides about a frame that came in by `from` at `now` (seconds).
+/// Decides about a frame that came in by `port` at `now` (seconds).
 ///
 /// 1. A source that is a group address or zero is nobody's: discard (IEEE 802.1D 7.8).
-/// 2. Reserved group addresses stay on their link (IEEE 802.1D 7.12.6), unless the bridge is told to forward them.
-/// 3. Learn the source.
-/// 4. Look the destination up; a frame never leaves by the port that it came in by.
+/// 2. Reserved group addresses stay on their link (IEEE 802.1D 7.12.6), unless the bridge is told to forward them. BPDUs are
+///    control's, if the bridge has a spanning tree.
+/// 3. A port that does not forward lets nothing pass (IEEE 802.1D-2004 7.7).
+/// 4. Learn the source.
+/// 5. Look the destination up; a frame never leaves by the port that it came in by.
 #[inline]
-pub fn decide(bridge: &Bridge, from: PortId, frame: &Link, now: u32) -> Verdict {
+pub fn decide(bridge: &Bridge, port: &Port, frame: &Link, now: u32) -> Verdict {
+    let from = port.id;
     if !ethernet::is_source(frame.src) {
         return Verdict::Discard(DropReason::BadSource);
     }
-    if ethernet::is_reserved(frame.dst) && !bridge.forward_bpdu {
-        return Verdict::Discard(DropReason::ReservedGroup);
+    if ethernet::is_reserved(frame.dst)
+        && let Some(verdict) = reserved(bridge, port, frame)
+    {
+        return verdict;
     }
     let vlan = frame.vlan.map_or(0, |tci| tci.vid());
+    if port.stp != StpState::Forwarding {
+        if port.stp == StpState::Learning {
+            bridge.fdb.learn(vlan, frame.src, from, now);
+        }
+        return Verdict::Discard(DropReason::NotForwarding);
+    }
     bridge.fdb.learn(vlan, frame.src, from, now);
     if ethernet::is_group(frame.dst) {
         return Verdict::Flood;
@@ -40,4 +54,17 @@ pub fn decide(bridge: &Bridge, from: PortId, frame: &Link, now: u32) -> Verdict 
         Some(port) if port == from => Verdict::Discard(DropReason::SamePort),
         Some(port) => Verdict::Unicast(port),
     }
+}
+
+/// What becomes of a frame to a reserved group address. None: it is like any other.
+#[cold]
+fn reserved(bridge: &Bridge, port: &Port, frame: &Link) -> Option<Verdict> {
+    if bridge.spanning
+        && port.stp != StpState::Disabled
+        && frame.dst == ethernet::BRIDGE_GROUP
+        && frame.vlan.is_none()
+    {
+        return Some(Verdict::Punt(FrameKind::Bpdu));
+    }
+    (!bridge.forward_bpdu).then_some(Verdict::Discard(DropReason::ReservedGroup))
 }

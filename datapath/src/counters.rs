@@ -101,6 +101,10 @@ reasons! {
     Malformed = "drop_malformed",
     /// Its source address is a group address or zero.
     BadSource = "drop_bad_source",
+    /// Its port does not forward, or the one where its destination was learned: spanning tree.
+    NotForwarding = "drop_stp",
+    /// BPDU that came while its port had had its share of control's time.
+    BpduFull = "drop_bpdu_full",
     /// To a reserved group address (IEEE 802.1D 7.12.6), which a bridge never forwards.
     ReservedGroup = "drop_reserved_group",
     /// Its destination was learned on the port that it came in by.

@@ -14,6 +14,7 @@ pub use crate::punt::Punt;
 
 use crate::counters::{DropCell, DropReason, MAX_WORKERS};
 use crate::punt::Punts;
+use crate::slow_path::{FrameKind, Injections, Lift, PuntedFrame};
 use crate::snapshot::{PortId, Snapshot};
 use crate::sys::eventfd::EventFd;
 use crate::worker;
@@ -41,6 +42,8 @@ pub(crate) struct Shared {
     events: Mutex<HashSet<Event>>,
     punts: Mutex<Punts>,
     event_fd: EventFd,
+    /// By [`FrameKind`].
+    lifts: Vec<Lift>,
 }
 
 /// What control and one worker share.
@@ -49,6 +52,7 @@ pub(crate) struct PerWorker {
     pub(crate) wake: EventFd,
     pub(crate) applied: AtomicU64,
     pub(crate) drops: DropCell,
+    pub(crate) injections: Injections,
 }
 
 impl Shared {
@@ -85,6 +89,11 @@ impl Shared {
         queued
     }
 
+    /// Passes a frame up to control; false when its port has had its share. A cold path: it locks.
+    pub(crate) fn lift(&self, kind: FrameKind, port: PortId, frame: &[u8]) -> bool {
+        self.lifts.get(kind as usize).is_some_and(|lift| lift.push(port, frame, self.now()))
+    }
+
     fn all_applied(&self, generation: u64) -> bool {
         self.workers.iter().all(|w| w.applied.load(Ordering::Acquire) >= generation)
     }
@@ -111,7 +120,12 @@ impl Datapath {
     pub fn start(workers: usize) -> io::Result<Datapath> {
         let workers = workers.clamp(1, MAX_WORKERS);
         let per_worker = (0..workers).map(|_| {
-            Ok(PerWorker { wake: EventFd::new()?, applied: AtomicU64::new(0), drops: DropCell::new() })
+            Ok(PerWorker {
+                wake: EventFd::new()?,
+                applied: AtomicU64::new(0),
+                drops: DropCell::new(),
+                injections: Injections::default(),
+            })
         });
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::from_pointee(Snapshot::default()),
@@ -124,6 +138,7 @@ impl Datapath {
             events: Mutex::default(),
             punts: Mutex::default(),
             event_fd: EventFd::new()?,
+            lifts: FrameKind::ALL.into_iter().map(Lift::new).collect::<io::Result<_>>()?,
         });
         let mut datapath = Datapath { shared: Arc::clone(&shared), threads: Vec::with_capacity(workers) };
         for index in 0..workers {
@@ -191,6 +206,29 @@ impl Datapath {
             self.shared.event_fd.notify();
         }
         lock(&self.shared.punts).take()
+    }
+
+    /// Takes the frames of `kind` that workers have passed up since the last call, in order for each port.
+    pub fn frames(&self, kind: FrameKind) -> Vec<PuntedFrame> {
+        self.shared.lifts.get(kind as usize).map(Lift::take).unwrap_or_default()
+    }
+
+    /// Readable when [`Datapath::frames`] of that kind has something. None: it is of no kind there is.
+    pub fn frames_fd(&self, kind: FrameKind) -> Option<BorrowedFd<'_>> {
+        self.shared.lifts.get(kind as usize).map(Lift::readable)
+    }
+
+    /// Sends a frame out of one port, local or tunnel (protected as the tunnel is), whatever its [`crate::snapshot::StpState`].
+    /// A worker does it, soon; what one port is given leaves in order. What is published before is in force
+    /// when it leaves. False: too many frames wait.
+    pub fn inject(&self, port: PortId, frame: &[u8]) -> bool {
+        let workers = &self.shared.workers;
+        let Some(worker) = workers.get(usize::from(port.0) % workers.len().max(1)) else { return false };
+        let queued = worker.injections.push(port, frame);
+        if queued {
+            worker.wake.notify();
+        }
+        queued
     }
 
     /// Every drop counter, summed over workers.

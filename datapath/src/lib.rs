@@ -32,5 +32,6 @@ pub mod tunnel;
 pub mod counters;
 pub mod handle;
 mod punt;
+pub mod slow_path;
 pub mod snapshot;
 pub mod worker;

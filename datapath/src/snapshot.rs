@@ -76,10 +76,12 @@ pub struct Bridge {
     pub name: String,
     /// Who is where.
     pub fdb: Arc<Fdb>,
-    /// Every port of it: where unknown destinations and groups go.
+    /// Every port of it that forwards: where unknown destinations and groups go.
     pub flood: Vec<PortId>,
     /// `other_config:forward-bpdu`: also forward reserved group addresses.
     pub forward_bpdu: bool,
+    /// It runs STP or RSTP: BPDUs are passed up to control.
+    pub spanning: bool,
 }
 
 /// A port of a bridge.
@@ -99,6 +101,22 @@ pub struct Port {
     pub counters: Arc<PortCounters>,
     /// Which worker receives from it (local ports only; taken modulo the number of workers).
     pub worker: usize,
+    /// What a spanning tree lets pass.
+    pub stp: StpState,
+}
+
+/// What may pass through a port (IEEE 802.1D-2004 7.4). Frames that control injects always do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StpState {
+    /// Everything: also of ports that no spanning tree looks after.
+    #[default]
+    Forwarding,
+    /// Nothing, but addresses are learned.
+    Learning,
+    /// Nothing but BPDUs, which are passed up. What 802.1D-1998 calls listening is this, too.
+    Blocking,
+    /// Nothing at all.
+    Disabled,
 }
 
 /// What a port is.

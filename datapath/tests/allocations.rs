@@ -150,6 +150,7 @@ impl Side {
             fdb: Arc::new(Fdb::new(64, 300)),
             flood: ports.iter().flatten().map(|port| port.id).collect(),
             forward_bpdu: false,
+            spanning: false,
         };
         let snapshot = Snapshot {
             bridges: vec![Some(Arc::new(bridge))],
@@ -184,6 +185,7 @@ fn port(i: usize, kind: PortKind) -> Port {
         kind,
         counters: Arc::default(),
         worker: i,
+        stp: Default::default(),
     }
 }
 

@@ -95,6 +95,7 @@ impl Receiver {
             kind: PortKind::Tunnel(Arc::new(Tunnel { policy: Some(PolicyId(0)), ..tunnel })),
             counters: Arc::default(),
             worker: 0,
+            stp: Default::default(),
         });
         let mut snapshot = Snapshot {
             demux: Demux::build([&port].into_iter()).unwrap(),

@@ -84,6 +84,7 @@ impl Side {
                 kind,
                 counters: Arc::default(),
                 worker: usize::from(id),
+                stp: Default::default(),
             }))
         };
         let [gre, esp, udp] = match case.v6 {
@@ -145,6 +146,7 @@ impl Side {
             fdb: Arc::clone(&self.fdb),
             flood: vec![PortId(0), PortId(1)],
             forward_bpdu: false,
+            spanning: false,
         };
         let policy = Policy {
             name: "gre0".into(),

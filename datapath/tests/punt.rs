@@ -31,6 +31,7 @@ fn datapath() -> Datapath {
         kind: PortKind::Tunnel(Arc::new(tunnel)),
         counters: Arc::default(),
         worker: 0,
+        stp: Default::default(),
     };
     let datapath = Datapath::start(2).unwrap();
     let generation = datapath.publish(Snapshot {

@@ -63,6 +63,7 @@ fn host(esn: bool, window: u32) -> (Snapshot, Arc<InboundSa>) {
         kind: PortKind::Tunnel(Arc::new(Tunnel { policy: Some(PolicyId(0)), ..tunnel })),
         counters: Arc::default(),
         worker: 0,
+        stp: Default::default(),
     });
     let policy =
         Policy { name: "gre0".into(), local: None, remote: THERE, outbound: None, may_send_plain: false };

@@ -50,6 +50,7 @@ fn snapshot() -> Snapshot {
             kind: PortKind::Tunnel(Arc::new(Tunnel::new(config, None, 1500))),
             counters: Arc::default(),
             worker: 0,
+            stp: Default::default(),
         }))
     });
     let ports: Vec<_> = ports.collect();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use datapath::fdb::Fdb;
 use datapath::port::esp_device::Inlet;
 use datapath::port::{DeviceRoad, RxRoad, Underlay};
-use datapath::snapshot::{Bridge, BridgeId, OfPort, PolicyId, Port, PortId, PortKind, Snapshot};
+use datapath::snapshot::{Bridge, BridgeId, OfPort, PolicyId, Port, PortId, PortKind, Snapshot, StpState};
 use datapath::tunnel::Demux;
 
 use crate::devices::member::Member;
@@ -42,6 +42,8 @@ pub struct BridgeState {
     pub fdb: Arc<Fdb>,
     /// `other_config:forward-bpdu`.
     pub forward_bpdu: bool,
+    /// It runs STP or RSTP.
+    pub spanning: bool,
     /// Ports that work, by interface name.
     pub ports: BTreeMap<String, PortState>,
     /// Interfaces that do not, and why.
@@ -124,12 +126,14 @@ impl State {
     pub fn snapshot(&self) -> Result<Snapshot, (PortId, PortId)> {
         let mut snapshot = Snapshot::default();
         for (name, bridge) in &self.bridges {
-            let flood = bridge.ports.values().map(|p| p.port.id).collect();
+            let forwarding = bridge.ports.values().filter(|p| p.port.stp == StpState::Forwarding);
+            let flood = forwarding.map(|p| p.port.id).collect();
             let seen = Bridge {
                 name: name.clone(),
                 fdb: bridge.fdb.clone(),
                 flood,
                 forward_bpdu: bridge.forward_bpdu,
+                spanning: bridge.spanning,
             };
             put(&mut snapshot.bridges, bridge.id.0, Arc::new(seen));
             for port in bridge.ports.values() {
@@ -149,7 +153,7 @@ impl BridgeState {
     /// A bridge without ports.
     pub fn new(id: BridgeId, fdb: Arc<Fdb>, forward_bpdu: bool) -> BridgeState {
         let (ports, failed) = (BTreeMap::new(), BTreeMap::new());
-        BridgeState { id, fdb, forward_bpdu, ports, failed, next_ofport: 1 }
+        BridgeState { id, fdb, forward_bpdu, spanning: false, ports, failed, next_ofport: 1 }
     }
 
     /// A number for a port: the one asked for if it is free, else the one it had before, else the next free one that no

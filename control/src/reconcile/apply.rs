@@ -224,6 +224,7 @@ impl Reconciler {
             kind,
             counters: Arc::new(PortCounters::default()),
             worker,
+            stp: Default::default(),
         };
         tracing::info!("bridge {bridge_name}: added interface {name} on port {ofport}");
         bridge.failed.remove(name);
@@ -324,5 +325,6 @@ pub(super) fn copy(port: &Port) -> Port {
         kind: port.kind.clone(),
         counters: port.counters.clone(),
         worker: port.worker,
+        stp: port.stp,
     }
 }

@@ -190,6 +190,7 @@ mod tests {
                 kind: PortKind::Tunnel(Arc::new(Tunnel::new(config, None, 1500))),
                 counters: Arc::default(),
                 worker: 0,
+                stp: Default::default(),
             }))
         };
         let bridge = |name: &str, flood| {
@@ -198,6 +199,7 @@ mod tests {
                 fdb: Arc::new(Fdb::new(8192, 300)),
                 flood,
                 forward_bpdu: false,
+                spanning: false,
             }))
         };
         Snapshot {

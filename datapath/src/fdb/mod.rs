@@ -154,6 +154,12 @@ impl Fdb {
         while writer.ledger.fullest().is_some_and(|port| writer.forget_first(port)) {}
     }
 
+    /// Forget what was learned on one port (the topology behind it has changed).
+    pub fn flush_learned(&self, port: PortId) {
+        let mut writer = self.writer();
+        while writer.forget_first(port) {}
+    }
+
     /// Forget all of one port, static ones too (the port is going).
     pub fn flush_port(&self, port: PortId) {
         let mut writer = self.writer();

@@ -21,6 +21,7 @@ enum Op {
     Expire,
     Flush,
     FlushPort(u16),
+    FlushLearned(u16),
     AddStatic { vlan: u16, mac: u32, port: u16 },
     Remove { vlan: u16, mac: u32 },
     Configure { max_entries: usize, max_age: u32 },
@@ -39,6 +40,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => Just(Op::Expire),
         1 => Just(Op::Flush),
         1 => port.clone().prop_map(Op::FlushPort),
+        1 => port.clone().prop_map(Op::FlushLearned),
         2 => (vlan.clone(), mac.clone(), port).prop_map(|(vlan, mac, port)| Op::AddStatic { vlan, mac, port }),
         3 => (vlan, mac).prop_map(|(vlan, mac)| Op::Remove { vlan, mac }),
         1 => (1..50usize, 5..60u32)
@@ -158,6 +160,10 @@ impl Model {
             Op::FlushPort(port) => {
                 fdb.flush_port(PortId(port));
                 self.entries.retain(|_, (p, _)| *p != PortId(port));
+            }
+            Op::FlushLearned(port) => {
+                fdb.flush_learned(PortId(port));
+                self.entries.retain(|_, (p, seen)| *p != PortId(port) || seen.is_none());
             }
             Op::AddStatic { vlan, mac: m, port } => self.add_static(fdb, (vlan, mac(m)), PortId(port)),
             Op::Remove { vlan, mac: m } => {

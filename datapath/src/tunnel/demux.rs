@@ -67,6 +67,7 @@ mod tests {
             kind: PortKind::Tunnel(Arc::new(Tunnel::new(config, None, 1500))),
             counters: Arc::default(),
             worker: 0,
+            stp: Default::default(),
         })
     }
 

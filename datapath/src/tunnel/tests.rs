@@ -113,6 +113,7 @@ impl Host {
             kind: PortKind::Tunnel(Arc::new(tunnel)),
             counters: Arc::default(),
             worker: 0,
+            stp: Default::default(),
         })));
         self.snapshot.demux = Demux::build(self.snapshot.ports.iter().flatten()).unwrap();
     }

@@ -10,7 +10,7 @@ use crate::counters::{DropReason, bump};
 use crate::offload::{Fit, MAX_ANSWER, too_big};
 use crate::port::{RxPacket, RxRoad};
 use crate::slab::Piece;
-use crate::snapshot::{Bridge, Port, PortId, PortKind, Snapshot};
+use crate::snapshot::{Bridge, Port, PortId, PortKind, Snapshot, StpState};
 use crate::tunnel::decap::decap;
 use crate::vnet::VnetHdr;
 use crate::wire::ethernet;
@@ -116,9 +116,15 @@ impl Worker {
                 if ethernet::is_group(link.dst) {
                     bump(&cell.rx_multicast, packets);
                 }
-                match self.decide(bridge, from, link, now) {
+                match self.decide(bridge, port, link, now) {
                     Verdict::Unicast(to) => return self.send(snapshot, port, to, frame, now),
                     Verdict::Flood => return self.flood(snapshot, bridge, port, frame, now),
+                    Verdict::Punt(kind) => {
+                        if self.shared.lift(kind, from, self.slab.get(frame.data)) {
+                            return;
+                        }
+                        DropReason::BpduFull
+                    }
                     Verdict::Discard(why) => why,
                 }
             }
@@ -129,14 +135,14 @@ impl Worker {
         self.drops().add(verdict, packets);
     }
 
-    fn decide(&mut self, bridge: &Bridge, from: PortId, link: &Link, now: u32) -> Verdict {
+    fn decide(&mut self, bridge: &Bridge, port: &Port, link: &Link, now: u32) -> Verdict {
         if let Some(last) = &self.decided
-            && (last.from, last.link) == (from, *link)
+            && (last.from, last.link) == (port.id, *link)
         {
             return last.verdict;
         }
-        let verdict = bridge::decide(bridge, from, link, now);
-        self.decided = Some(Decided { from, link: *link, verdict });
+        let verdict = bridge::decide(bridge, port, link, now);
+        self.decided = Some(Decided { from: port.id, link: *link, verdict });
         verdict
     }
 
@@ -150,6 +156,10 @@ impl Worker {
     fn send(&mut self, snapshot: &Snapshot, from: &Port, to: PortId, frame: Passing, now: u32) {
         let Some(port) = snapshot.port(to) else { return self.drops().add(DropReason::NoBridge, 1) };
         let packets = frame.vnet.packets(frame.data.len);
+        // learned there while it still forwarded
+        if port.stp != StpState::Forwarding {
+            return self.drops().add(DropReason::NotForwarding, packets);
+        }
         match self.queue(snapshot, port, frame, now) {
             Fit::Sent(_) => {}
             Fit::Dropped(why) => self.refuse(port, packets, why),
@@ -177,6 +187,37 @@ impl Worker {
                 let mut refused = refused(&self.shared, snapshot, self.index);
                 self.outputs.tunnel(leaving, &self.slab, frame.data, &frame.vnet, &mut refused)
             }
+        }
+    }
+
+    /// Sends what control has for this worker.
+    pub(super) fn send_injected(&mut self) {
+        let Some(own) = self.shared.workers.get(self.index) else { return };
+        let waiting = own.injections.take();
+        let (now, snapshot) = (self.shared.now(), Arc::clone(&self.snapshot));
+        for (to, frame) in &waiting {
+            let Some(port) = snapshot.port(*to) else {
+                self.drops().add(DropReason::NoBridge, 1);
+                continue;
+            };
+            let piece = self.slab.alloc(frame.len()).or_else(|| {
+                self.flush();
+                self.slab.alloc(frame.len())
+            });
+            let Some(data) = piece else {
+                self.refuse(port, 1, DropReason::NoRoom);
+                continue;
+            };
+            self.slab.get_mut(data).copy_from_slice(frame);
+            let passing = Passing { data, vnet: VnetHdr::default(), tunneled: false };
+            match self.queue(&snapshot, port, passing, now) {
+                Fit::Sent(_) => {}
+                Fit::Dropped(why) => self.refuse(port, 1, why),
+                Fit::TooBig { .. } => self.refuse(port, 1, DropReason::TooBig),
+            }
+        }
+        if !waiting.is_empty() {
+            self.flush();
         }
     }
 

@@ -95,12 +95,14 @@ impl Worker {
             let ready = self.epoll.wait(&mut events, None).unwrap_or(0);
             let (wake, sources) = (sources::WAKE, events.iter().take(ready).map(epoll::Event::token));
             // drained before looking for a snapshot: one that is published after that wakes us again
-            if sources.clone().any(|token| token == wake)
-                && let Some(own) = self.shared.workers.get(self.index)
-            {
+            let woken = sources.clone().any(|token| token == wake);
+            if woken && let Some(own) = self.shared.workers.get(self.index) {
                 own.wake.drain();
             }
             self.refresh();
+            if woken {
+                self.send_injected();
+            }
             for token in sources.filter(|token| *token != wake) {
                 self.serve(token);
             }

@@ -338,6 +338,7 @@ mod tests {
             kind,
             counters: Arc::default(),
             worker: 0,
+            stp: Default::default(),
         });
         let snapshot = Snapshot { ports: vec![Some(Arc::clone(&port))], ..Snapshot::default() };
         let mut outputs = Outputs::new(0);

@@ -8,7 +8,8 @@ use crate::fdb::Fdb;
 use crate::handle::Datapath;
 use crate::port::LocalPort;
 use crate::port::memory::Far;
-use crate::snapshot::{Bridge, BridgeId, Port, PortId, PortKind, Snapshot};
+use crate::slow_path::{FrameKind, PuntedFrame};
+use crate::snapshot::{Bridge, BridgeId, Port, PortId, PortKind, Snapshot, StpState};
 use crate::vnet::{F_NEEDS_CSUM, GSO_TCPV4, VnetHdr};
 
 const A: [u8; 6] = [2, 0, 0, 0, 0, 0xa];
@@ -37,6 +38,7 @@ impl Switch {
                     kind: PortKind::Local(Arc::new(local)),
                     counters: Arc::default(),
                     worker: usize::from(i),
+                    stp: Default::default(),
                 };
                 (Arc::new(port), end)
             })
@@ -47,16 +49,32 @@ impl Switch {
     }
 
     fn publish(&self, keep: impl Fn(&Port) -> bool) {
+        self.put(&self.ports, keep, false);
+    }
+
+    /// As a spanning tree would have it.
+    fn publish_states(&self, states: &[StpState]) {
+        let ports: Vec<Arc<Port>> = (self.ports.iter().zip(states))
+            .map(|(p, &stp)| {
+                let (name, kind, counters) = (p.name.clone(), p.kind.clone(), p.counters.clone());
+                Arc::new(Port { name, kind, counters, stp, ..**p })
+            })
+            .collect();
+        self.put(&ports, |_| true, true);
+    }
+
+    fn put(&self, ports: &[Arc<Port>], keep: impl Fn(&Port) -> bool, spanning: bool) {
         let kept = |p: &Arc<Port>| keep(p).then(|| Arc::clone(p));
         let bridge = Bridge {
             name: "br0".into(),
             fdb: Arc::clone(&self.fdb),
-            flood: self.ports.iter().filter_map(kept).map(|p| p.id).collect(),
+            flood: ports.iter().filter_map(kept).map(|p| p.id).collect(),
             forward_bpdu: false,
+            spanning,
         };
         let snapshot = Snapshot {
             bridges: vec![Some(Arc::new(bridge))],
-            ports: self.ports.iter().map(kept).collect(),
+            ports: ports.iter().map(kept).collect(),
             ..Snapshot::default()
         };
         let generation = self.datapath.publish(snapshot);
@@ -197,4 +215,53 @@ fn a_frame_too_long_for_the_other_devices_mtu_is_cut() {
     let (_, answer) = s.recv(0);
     assert_eq!(answer[..12], [A, B].concat());
     assert_eq!(answer[34..36], [3, 4]);
+}
+
+/// Also a flood to a port that blocks is held back, for the list of those that forward is but made in time, most of the time.
+#[test]
+fn a_spanning_tree_decides_what_passes() {
+    use StpState::{Blocking, Disabled, Forwarding, Learning};
+    let s = Switch::new(4, 1);
+    s.publish_states(&[Forwarding, Learning, Blocking, Disabled]);
+    let who = |i: u8| [2, 0, 0, 0, 0, i];
+    for (i, end) in s.ends.iter().enumerate() {
+        end.send(VnetHdr::default(), &frame(BROADCAST, who(i as u8), "hello"));
+    }
+    // three come in by ports that hold them back, and one would have left by three such
+    s.dropped(DropReason::NotForwarding, 6);
+    assert!(s.ends.iter().all(|end| end.recv().is_none()));
+    let known: Vec<PortId> = s.fdb.entries(0).into_iter().map(|entry| entry.port).collect();
+    assert_eq!(known, [PortId(0), PortId(1)]);
+    s.ends[0].send(VnetHdr::default(), &frame(who(1), who(0), "learned there"));
+    s.dropped(DropReason::NotForwarding, 7);
+    // what one that is not disabled hears of the tree is for control, and nobody else
+    let bpdu = frame([1, 0x80, 0xc2, 0, 0, 0], A, "bpdu");
+    s.ends.iter().for_each(|end| end.send(VnetHdr::default(), &bpdu));
+    s.dropped(DropReason::ReservedGroup, 1);
+    let mut heard = Vec::new();
+    let end = Instant::now() + Duration::from_secs(10);
+    while heard.len() < 3 && Instant::now() < end {
+        heard.extend(s.datapath.frames(FrameKind::Bpdu));
+    }
+    heard.sort_by_key(|frame| frame.port);
+    let want = [0, 1, 2].map(|i| PuntedFrame { port: PortId(i), bytes: bpdu.clone() });
+    assert_eq!(heard, want);
+    for i in 0..4 {
+        assert!(s.datapath.inject(PortId(i), &frame(BROADCAST, B, "from control")));
+        assert_eq!(s.recv(usize::from(i)).1, frame(BROADCAST, B, "from control"));
+    }
+    assert_eq!(s.ports[2].counters.sum().tx_packets, 1);
+}
+
+#[test]
+fn more_injected_than_a_batch_holds_leaves_in_order() {
+    let s = Switch::new(1, 2);
+    for i in 0..400u32 {
+        assert!(s.datapath.inject(PortId(0), &[&i.to_be_bytes()[..], &[0; 1400]].concat()));
+    }
+    for i in 0..400u32 {
+        assert_eq!(s.recv(0).1[..4], i.to_be_bytes());
+    }
+    assert!(s.datapath.inject(PortId(7), b"nobody's"));
+    s.dropped(DropReason::NoBridge, 1);
 }
