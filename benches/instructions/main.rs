@@ -192,23 +192,8 @@ fn encapsulating(protected: bool, payload: usize) -> Body {
 
 /// A GRE packet as it comes from the socket.
 fn decapsulating(len: usize) -> Body {
-    let port = Arc::new(Port {
-        id: PortId(0),
-        bridge: BridgeId(0),
-        ofport: 1,
-        name: "gre0".into(),
-        kind: PortKind::Tunnel(Arc::new(tunnel())),
-        counters: Arc::default(),
-        worker: 0,
-        stp: Default::default(),
-    });
-    let bridge = Bridge {
-        name: "br0".into(),
-        fdb: Arc::new(Fdb::new(8, 300)),
-        flood: vec![],
-        forward_bpdu: false,
-        spanning: false,
-    };
+    let port = Arc::new(Port::new(PortId(0), BridgeId(0), 1, "gre0", PortKind::Tunnel(Arc::new(tunnel()))));
+    let bridge = Bridge { flood: vec![], ..Bridge::new("br0", Arc::new(Fdb::new(8, 300))) };
     let snapshot = Snapshot {
         bridges: vec![Some(Arc::new(bridge))],
         demux: Demux::build([&port].into_iter()).unwrap_or_default(),

@@ -70,7 +70,7 @@ pub struct Policy {
 }
 
 /// A learning switch.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Bridge {
     /// Its name, for logs.
     pub name: String,
@@ -85,7 +85,7 @@ pub struct Bridge {
 }
 
 /// A port of a bridge.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Port {
     /// Its place in the snapshot.
     pub id: PortId,
@@ -126,6 +126,27 @@ pub enum PortKind {
     Local(Arc<LocalPort>),
     /// A tunnel to another host.
     Tunnel(Arc<Tunnel>),
+}
+
+impl Bridge {
+    /// Without ports, and with nothing about it that is not usual.
+    pub fn new(name: impl Into<String>, fdb: Arc<Fdb>) -> Bridge {
+        Bridge { name: name.into(), fdb, flood: Vec::new(), forward_bpdu: false, spanning: false }
+    }
+}
+
+impl Port {
+    /// With counters of its own, and with nothing about it that is not usual.
+    pub fn new(
+        id: PortId,
+        bridge: BridgeId,
+        ofport: OfPort,
+        name: impl Into<String>,
+        kind: PortKind,
+    ) -> Port {
+        let (name, counters, stp) = (name.into(), Arc::default(), StpState::Forwarding);
+        Port { id, bridge, ofport, name, kind, counters, worker: 0, stp }
+    }
 }
 
 impl Snapshot {

@@ -146,11 +146,8 @@ impl Side {
             may_send_plain: false,
         };
         let bridge = Bridge {
-            name: "br0".into(),
-            fdb: Arc::new(Fdb::new(64, 300)),
             flood: ports.iter().flatten().map(|port| port.id).collect(),
-            forward_bpdu: false,
-            spanning: false,
+            ..Bridge::new("br0", Arc::new(Fdb::new(64, 300)))
         };
         let snapshot = Snapshot {
             bridges: vec![Some(Arc::new(bridge))],
@@ -177,16 +174,7 @@ impl Side {
 }
 
 fn port(i: usize, kind: PortKind) -> Port {
-    Port {
-        id: PortId(i as u16),
-        bridge: BridgeId(0),
-        ofport: i as u16 + 1,
-        name: format!("port{i}"),
-        kind,
-        counters: Arc::default(),
-        worker: i,
-        stp: Default::default(),
-    }
+    Port { worker: i, ..Port::new(PortId(i as u16), BridgeId(0), i as u16 + 1, format!("port{i}"), kind) }
 }
 
 fn key() -> SaKey {

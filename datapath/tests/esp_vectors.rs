@@ -87,16 +87,13 @@ impl Receiver {
         let policy =
             Policy { name: "gre0".into(), local: None, remote: src, outbound: None, may_send_plain: false };
         let tunnel = Tunnel::new(TunnelConfig::to(src), Some(dst), 1500);
-        let port = Arc::new(Port {
-            id: PortId(0),
-            bridge: BridgeId(0),
-            ofport: 1,
-            name: "gre0".into(),
-            kind: PortKind::Tunnel(Arc::new(Tunnel { policy: Some(PolicyId(0)), ..tunnel })),
-            counters: Arc::default(),
-            worker: 0,
-            stp: Default::default(),
-        });
+        let port = Arc::new(Port::new(
+            PortId(0),
+            BridgeId(0),
+            1,
+            "gre0",
+            PortKind::Tunnel(Arc::new(Tunnel { policy: Some(PolicyId(0)), ..tunnel })),
+        ));
         let mut snapshot = Snapshot {
             demux: Demux::build([&port].into_iter()).unwrap(),
             ports: vec![Some(port)],

@@ -77,14 +77,8 @@ impl Side {
         let local_port = Arc::new(LocalPort::packet("p").unwrap());
         let port = |id, kind| {
             Some(Arc::new(Port {
-                id: PortId(id),
-                bridge: BridgeId(0),
-                ofport: id + 1,
-                name: format!("port{id}"),
-                kind,
-                counters: Arc::default(),
                 worker: usize::from(id),
-                stp: Default::default(),
+                ..Port::new(PortId(id), BridgeId(0), id + 1, format!("port{id}"), kind)
             }))
         };
         let [gre, esp, udp] = match case.v6 {
@@ -141,13 +135,8 @@ impl Side {
 
     /// Puts what it has in force.
     fn publish(&self) {
-        let bridge = Bridge {
-            name: "br0".into(),
-            fdb: Arc::clone(&self.fdb),
-            flood: vec![PortId(0), PortId(1)],
-            forward_bpdu: false,
-            spanning: false,
-        };
+        let bridge =
+            Bridge { flood: vec![PortId(0), PortId(1)], ..Bridge::new("br0", Arc::clone(&self.fdb)) };
         let policy = Policy {
             name: "gre0".into(),
             local: None,

@@ -23,16 +23,7 @@ const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 /// A datapath with one tunnel to `PEER` and the ESP port.
 fn datapath() -> Datapath {
     let tunnel = Tunnel::new(TunnelConfig::to(PEER.into()), None, 1500);
-    let port = Port {
-        id: PortId(0),
-        bridge: BridgeId(0),
-        ofport: 1,
-        name: "gre0".into(),
-        kind: PortKind::Tunnel(Arc::new(tunnel)),
-        counters: Arc::default(),
-        worker: 0,
-        stp: Default::default(),
-    };
+    let port = Port::new(PortId(0), BridgeId(0), 1, "gre0", PortKind::Tunnel(Arc::new(tunnel)));
     let datapath = Datapath::start(2).unwrap();
     let generation = datapath.publish(Snapshot {
         ports: vec![Some(Arc::new(port))],

@@ -55,16 +55,13 @@ fn host(esn: bool, window: u32) -> (Snapshot, Arc<InboundSa>) {
     };
     let sa = Arc::new(InboundSa::new(config, key(), PolicyId(0), window));
     let tunnel = Tunnel::new(TunnelConfig::to(THERE), Some(HERE), 1500);
-    let port = Arc::new(Port {
-        id: PortId(0),
-        bridge: BridgeId(0),
-        ofport: 1,
-        name: "gre0".into(),
-        kind: PortKind::Tunnel(Arc::new(Tunnel { policy: Some(PolicyId(0)), ..tunnel })),
-        counters: Arc::default(),
-        worker: 0,
-        stp: Default::default(),
-    });
+    let port = Arc::new(Port::new(
+        PortId(0),
+        BridgeId(0),
+        1,
+        "gre0",
+        PortKind::Tunnel(Arc::new(Tunnel { policy: Some(PolicyId(0)), ..tunnel })),
+    ));
     let policy =
         Policy { name: "gre0".into(), local: None, remote: THERE, outbound: None, may_send_plain: false };
     let mut snapshot = Snapshot {

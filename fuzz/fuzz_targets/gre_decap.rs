@@ -42,16 +42,13 @@ fn snapshot() -> Snapshot {
         TunnelConfig { in_udp: true, ..plain },
     ];
     let ports = configs.into_iter().enumerate().map(|(i, config)| {
-        Some(Arc::new(Port {
-            id: PortId(i as u16),
-            bridge: BridgeId(0),
-            ofport: i as u16 + 1,
-            name: format!("gre{i}"),
-            kind: PortKind::Tunnel(Arc::new(Tunnel::new(config, None, 1500))),
-            counters: Arc::default(),
-            worker: 0,
-            stp: Default::default(),
-        }))
+        Some(Arc::new(Port::new(
+            PortId(i as u16),
+            BridgeId(0),
+            i as u16 + 1,
+            format!("gre{i}"),
+            PortKind::Tunnel(Arc::new(Tunnel::new(config, None, 1500))),
+        )))
     });
     let ports: Vec<_> = ports.collect();
     let demux = Demux::build(ports.iter().flatten()).expect("tunnels that differ");

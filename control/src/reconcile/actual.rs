@@ -129,11 +129,10 @@ impl State {
             let forwarding = bridge.ports.values().filter(|p| p.port.stp == StpState::Forwarding);
             let flood = forwarding.map(|p| p.port.id).collect();
             let seen = Bridge {
-                name: name.clone(),
-                fdb: bridge.fdb.clone(),
                 flood,
                 forward_bpdu: bridge.forward_bpdu,
                 spanning: bridge.spanning,
+                ..Bridge::new(name, bridge.fdb.clone())
             };
             put(&mut snapshot.bridges, bridge.id.0, Arc::new(seen));
             for port in bridge.ports.values() {

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use datapath::counters::PortCounters;
 use datapath::fdb::Fdb;
 use datapath::port::LocalPort;
 use datapath::snapshot::{BridgeId, OfPort, Port, PortId, PortKind};
@@ -216,16 +215,7 @@ impl Reconciler {
         if matches!(kind, PortKind::Local(_)) && ofport != OFPORT_LOCAL {
             self.next_worker = worker.wrapping_add(1);
         }
-        let port = Port {
-            id: PortId(id),
-            bridge: bridge.id,
-            ofport,
-            name: name.to_owned(),
-            kind,
-            counters: Arc::new(PortCounters::default()),
-            worker,
-            stp: Default::default(),
-        };
+        let port = Port { worker, ..Port::new(PortId(id), bridge.id, ofport, name, kind) };
         tracing::info!("bridge {bridge_name}: added interface {name} on port {ofport}");
         bridge.failed.remove(name);
         let fdb = bridge.fdb.clone();
@@ -247,7 +237,7 @@ impl Reconciler {
             bridge.choose_ofport(Some(asked), standing, &BTreeSet::new())
         };
         if number == Some(asked) {
-            self.replace(bridge_name, name, |port| Port { ofport: asked, ..copy(port) });
+            self.replace(bridge_name, name, |port| Port { ofport: asked, ..port.clone() });
             self.remembered.extend(wanted.row.map(|row| (row, asked)));
         }
     }
@@ -314,17 +304,4 @@ fn holds(name: &str, state: &PortState, what: &What, links: &Links) -> bool {
 
 fn through_member(attach: Attach, link: &Link) -> bool {
     attach == Attach::Auto && link.is_bridge()
-}
-
-pub(super) fn copy(port: &Port) -> Port {
-    Port {
-        id: port.id,
-        bridge: port.bridge,
-        ofport: port.ofport,
-        name: port.name.clone(),
-        kind: port.kind.clone(),
-        counters: port.counters.clone(),
-        worker: port.worker,
-        stp: port.stp,
-    }
 }

@@ -12,7 +12,6 @@ use datapath::tunnel::{Tunnel, TunnelConfig};
 use ikev2::NAT_PORT;
 
 use super::Reconciler;
-use super::apply::copy;
 use super::wanted::{Wanted, WantedPort, WantedTunnel, What};
 use crate::devices::path::{self, Path};
 use crate::devices::reason;
@@ -107,7 +106,7 @@ impl Reconciler {
                 // Sequence numbers go on: a receiver may discard what looks old (RFC 2890 section 2.2)
                 let next = standing.sequence.load(Relaxed);
                 tunnel.sequence.store(next, Relaxed);
-                Port { kind: PortKind::Tunnel(Arc::new(tunnel)), ..copy(port) }
+                Port { kind: PortKind::Tunnel(Arc::new(tunnel)), ..port.clone() }
             });
             if standing.config.remote != config.remote {
                 self.redirected.extend(self.learned_at(bridge_name, name));

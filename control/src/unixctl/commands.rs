@@ -182,25 +182,16 @@ mod tests {
             in_udp: false,
         };
         let port = |id, name: &str, ofport, config| {
-            Some(Arc::new(Port {
-                id: PortId(id),
-                bridge: BridgeId(0),
+            Some(Arc::new(Port::new(
+                PortId(id),
+                BridgeId(0),
                 ofport,
-                name: name.into(),
-                kind: PortKind::Tunnel(Arc::new(Tunnel::new(config, None, 1500))),
-                counters: Arc::default(),
-                worker: 0,
-                stp: Default::default(),
-            }))
+                name,
+                PortKind::Tunnel(Arc::new(Tunnel::new(config, None, 1500))),
+            )))
         };
         let bridge = |name: &str, flood| {
-            Some(Arc::new(Bridge {
-                name: name.into(),
-                fdb: Arc::new(Fdb::new(8192, 300)),
-                flood,
-                forward_bpdu: false,
-                spanning: false,
-            }))
+            Some(Arc::new(Bridge { flood, ..Bridge::new(name, Arc::new(Fdb::new(8192, 300))) }))
         };
         Snapshot {
             bridges: vec![bridge("br0", vec![PortId(0), PortId(2)]), None, bridge("br1", vec![])],

@@ -59,16 +59,13 @@ mod tests {
 
     fn port(id: u16, remote: &str, local: Option<&str>, in_key: Option<u32>) -> Arc<Port> {
         let config = TunnelConfig { local: local.map(ip), in_key, ..TunnelConfig::to(ip(remote)) };
-        Arc::new(Port {
-            id: PortId(id),
-            bridge: BridgeId(0),
-            ofport: id,
-            name: format!("gre{id}"),
-            kind: PortKind::Tunnel(Arc::new(Tunnel::new(config, None, 1500))),
-            counters: Arc::default(),
-            worker: 0,
-            stp: Default::default(),
-        })
+        Arc::new(Port::new(
+            PortId(id),
+            BridgeId(0),
+            id,
+            format!("gre{id}"),
+            PortKind::Tunnel(Arc::new(Tunnel::new(config, None, 1500))),
+        ))
     }
 
     #[test]

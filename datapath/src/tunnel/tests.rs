@@ -105,16 +105,9 @@ fn there(v6: bool) -> IpAddr {
 impl Host {
     fn add(&mut self, tunnel: Tunnel) {
         let id = PortId(self.snapshot.ports.len() as u16);
-        self.snapshot.ports.push(Some(Arc::new(Port {
-            id,
-            bridge: BridgeId(0),
-            ofport: 1,
-            name: format!("gre{}", id.0),
-            kind: PortKind::Tunnel(Arc::new(tunnel)),
-            counters: Arc::default(),
-            worker: 0,
-            stp: Default::default(),
-        })));
+        let kind = PortKind::Tunnel(Arc::new(tunnel));
+        let port = Port::new(id, BridgeId(0), 1, format!("gre{}", id.0), kind);
+        self.snapshot.ports.push(Some(Arc::new(port)));
         self.snapshot.demux = Demux::build(self.snapshot.ports.iter().flatten()).unwrap();
     }
 

@@ -330,16 +330,7 @@ mod tests {
 
     /// The outputs of a worker for one port, and that port.
     fn outputs(kind: PortKind) -> (Outputs, Snapshot, Arc<Port>) {
-        let port = Arc::new(Port {
-            id: PortId(0),
-            bridge: BridgeId(0),
-            ofport: 1,
-            name: "p".into(),
-            kind,
-            counters: Arc::default(),
-            worker: 0,
-            stp: Default::default(),
-        });
+        let port = Arc::new(Port::new(PortId(0), BridgeId(0), 1, "p", kind));
         let snapshot = Snapshot { ports: vec![Some(Arc::clone(&port))], ..Snapshot::default() };
         let mut outputs = Outputs::new(0);
         outputs.update(&snapshot);

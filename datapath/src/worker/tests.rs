@@ -31,14 +31,14 @@ impl Switch {
             .map(|i| {
                 let (local, end) = LocalPort::memory().unwrap();
                 let port = Port {
-                    id: PortId(i),
-                    bridge: BridgeId(0),
-                    ofport: i + 1,
-                    name: format!("p{i}"),
-                    kind: PortKind::Local(Arc::new(local)),
-                    counters: Arc::default(),
                     worker: usize::from(i),
-                    stp: Default::default(),
+                    ..Port::new(
+                        PortId(i),
+                        BridgeId(0),
+                        i + 1,
+                        format!("p{i}"),
+                        PortKind::Local(Arc::new(local)),
+                    )
                 };
                 (Arc::new(port), end)
             })
@@ -55,10 +55,7 @@ impl Switch {
     /// As a spanning tree would have it.
     fn publish_states(&self, states: &[StpState]) {
         let ports: Vec<Arc<Port>> = (self.ports.iter().zip(states))
-            .map(|(p, &stp)| {
-                let (name, kind, counters) = (p.name.clone(), p.kind.clone(), p.counters.clone());
-                Arc::new(Port { name, kind, counters, stp, ..**p })
-            })
+            .map(|(p, &stp)| Arc::new(Port { stp, ..Port::clone(p) }))
             .collect();
         self.put(&ports, |_| true, true);
     }
@@ -66,11 +63,9 @@ impl Switch {
     fn put(&self, ports: &[Arc<Port>], keep: impl Fn(&Port) -> bool, spanning: bool) {
         let kept = |p: &Arc<Port>| keep(p).then(|| Arc::clone(p));
         let bridge = Bridge {
-            name: "br0".into(),
-            fdb: Arc::clone(&self.fdb),
             flood: ports.iter().filter_map(kept).map(|p| p.id).collect(),
-            forward_bpdu: false,
-            spanning,
+            spanning: spanning,
+            ..Bridge::new("br0", Arc::clone(&self.fdb))
         };
         let snapshot = Snapshot {
             bridges: vec![Some(Arc::new(bridge))],
