@@ -127,6 +127,16 @@ reasons! {
     GreProtocol = "gre_protocol",
     /// GRE checksum wrong.
     GreChecksum = "gre_checksum",
+    /// VXLAN or Geneve packet from an address, or with a VNI, that no tunnel has.
+    VniNoTunnel = "vni_no_tunnel",
+    /// VXLAN packet without a VNI: its I flag is not set (RFC 7348 section 5).
+    VxlanNoVni = "vxlan_no_vni",
+    /// Geneve of another version.
+    GeneveUnsupported = "geneve_unsupported",
+    /// Geneve payload that is not Ethernet.
+    GeneveProtocol = "geneve_protocol",
+    /// Geneve packet with an option that must not be ignored, and is not known.
+    GeneveCritical = "geneve_critical_option",
     /// Outer CE on an inner packet that cannot carry it (RFC 6040 section 4.2).
     EcnDrop = "gre_ecn_not_capable",
     /// GRE in the clear for a tunnel that takes it in ESP only.

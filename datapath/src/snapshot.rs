@@ -175,7 +175,7 @@ impl Snapshot {
     #[inline]
     pub fn way(&self, tunnel: &Tunnel) -> Result<Way<'_>, DropReason> {
         let Some(id) = tunnel.policy else {
-            return Ok(if tunnel.config.in_udp { Way::InUdp } else { Way::Plain });
+            return Ok(tunnel.config.in_udp.map_or(Way::Plain, Way::InUdp));
         };
         match self.policy(id).map(|p| (p.outbound.as_deref(), p.may_send_plain)) {
             Some((Some(sa), _)) => Ok(Way::Protected(sa)),

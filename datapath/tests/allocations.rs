@@ -21,7 +21,7 @@ use datapath::esp::replay::DEFAULT_WINDOW;
 use datapath::esp::{InboundSa, OutboundSa, Road, SaConfig, SaKey};
 use datapath::fdb::Fdb;
 use datapath::handle::Datapath;
-use datapath::port::{LocalPort, RxFrame, RxRoad, Underlay};
+use datapath::port::{InUdp, LocalPort, RxFrame, RxRoad, Underlay};
 use datapath::slab::{SLOTS, Slab};
 use datapath::snapshot::{Bridge, BridgeId, Policy, PolicyId, Port, PortId, PortKind, Snapshot};
 use datapath::tunnel::{Demux, Tunnel, TunnelConfig};
@@ -61,8 +61,8 @@ struct Case {
 const CASES: [Case; 9] = [
     Case { road: RxRoad::Gre, v6: false, workers: 1 },
     Case { road: RxRoad::Gre, v6: true, workers: 2 },
-    Case { road: RxRoad::GreUdp, v6: false, workers: 1 },
-    Case { road: RxRoad::GreUdp, v6: true, workers: 1 },
+    Case { road: RxRoad::InUdp(InUdp::Gre), v6: false, workers: 1 },
+    Case { road: RxRoad::InUdp(InUdp::Vxlan(4789)), v6: true, workers: 1 },
     Case { road: RxRoad::Esp, v6: false, workers: 1 },
     Case { road: RxRoad::Esp, v6: true, workers: 1 },
     Case { road: RxRoad::Udp, v6: false, workers: 1 },
@@ -123,7 +123,11 @@ impl Side {
     fn open(case: Case, locals: &[(&str, u32)], ends: [IpAddr; 2], frames: &[(VnetHdr, Vec<u8>)]) -> Side {
         let [local, remote] = ends;
         let policy = matches!(case.road, RxRoad::Esp | RxRoad::Udp).then_some(POLICY);
-        let tunnel = TunnelConfig { in_udp: case.road == RxRoad::GreUdp, ..TunnelConfig::to(remote) };
+        let in_udp = match case.road {
+            RxRoad::InUdp(kind) => Some(kind),
+            _ => None,
+        };
+        let tunnel = TunnelConfig { in_udp, ..TunnelConfig::to(remote) };
         let tunnel = Tunnel { policy, ..Tunnel::new(tunnel, Some(local), 1500) };
         let kinds = locals.iter().map(|(device, mtu)| {
             let port = LocalPort::packet(device).unwrap();
@@ -133,8 +137,15 @@ impl Side {
         let kinds = kinds.chain([PortKind::Tunnel(Arc::new(tunnel))]).enumerate();
         let ports: Vec<_> = kinds.map(|(i, kind)| Some(Arc::new(port(i, kind)))).collect();
         let underlays = match case.v6 {
-            false => [Underlay::gre4(), Underlay::gre_udp4(), Underlay::esp4(), Underlay::udp4(UDP_PORT)],
-            true => [Underlay::gre6(), Underlay::gre_udp6(), Underlay::esp6(), Underlay::udp6(UDP_PORT)],
+            false => {
+                [Underlay::gre4(), Underlay::in_udp4(InUdp::Gre), Underlay::esp4(), Underlay::udp4(UDP_PORT)]
+            }
+            true => [
+                Underlay::gre6(),
+                Underlay::in_udp6(InUdp::Vxlan(4789)),
+                Underlay::esp6(),
+                Underlay::udp6(UDP_PORT),
+            ],
         };
         let (outbound, inbound) = (config(case, ends, local), config(case, ends, remote));
         let inbound = Arc::new(InboundSa::new(inbound, key(), POLICY, DEFAULT_WINDOW));

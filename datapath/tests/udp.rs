@@ -9,7 +9,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use datapath::port::{
-    GRE_UDP_PORT, LocalPort, Refusal, RxPacket, RxRoad, SOURCE_PORTS, Sent, TxPacket, Underlay,
+    GRE_UDP_PORT, InUdp, LocalPort, Refusal, RxPacket, RxRoad, SOURCE_PORTS, Sent, TxPacket, Underlay,
 };
 use datapath::slab::{SLOTS, Slab};
 use datapath::snapshot::PortId;
@@ -54,7 +54,7 @@ fn open(v6: bool) -> Underlay {
 }
 
 fn open_gre(v6: bool) -> Underlay {
-    if v6 { Underlay::gre_udp6() } else { Underlay::gre_udp4() }.unwrap()
+    if v6 { Underlay::in_udp6(InUdp::Gre) } else { Underlay::in_udp4(InUdp::Gre) }.unwrap()
 }
 
 /// Packets as an outbox holds them, one behind the other.
@@ -411,7 +411,7 @@ fn gre_leaves_from_as_many_ports_as_there_are() {
             // another program has what would be the second
             let taken = UdpSocket::bind((pair.here, 49152 + 1021)).unwrap();
             let (here, there) = (open_gre(v6), host.enter(move || open_gre(v6)));
-            assert_eq!((here.road(), here.is_ipv6()), (RxRoad::GreUdp, v6));
+            assert_eq!((here.road(), here.is_ipv6()), (RxRoad::InUdp(InUdp::Gre), v6));
             let mut outbox = Outbox::default();
             let lens: Vec<usize> = lengths().into_iter().chain(vec![1400; 200]).collect();
             for (seq, len) in lens.iter().enumerate() {
@@ -426,7 +426,10 @@ fn gre_leaves_from_as_many_ports_as_there_are() {
             let mut ports = BTreeMap::new();
             let mut next: BTreeMap<u16, usize> = BTreeMap::new();
             for (packet, bytes) in &got {
-                assert_eq!((packet.src, packet.dst, packet.road), (pair.here, pair.there, RxRoad::GreUdp));
+                assert_eq!(
+                    (packet.src, packet.dst, packet.road),
+                    (pair.here, pair.there, RxRoad::InUdp(InUdp::Gre))
+                );
                 let seq = u32::from_be_bytes(bytes[4..8].try_into().unwrap()) as usize;
                 assert!(*bytes == esp(seq as u32, lens[seq]), "packet {seq}");
                 let entropy = outbox.packets[seq].entropy;
@@ -444,7 +447,7 @@ fn gre_leaves_from_as_many_ports_as_there_are() {
             assert!(receive_all(&here).1.is_empty());
         }
         let _other = UdpSocket::bind(("0.0.0.0", GRE_UDP_PORT)).unwrap();
-        let error = Underlay::gre_udp4().unwrap_err();
+        let error = Underlay::in_udp4(InUdp::Gre).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
         assert!(error.to_string().contains("ip fou"), "{error}");
     });

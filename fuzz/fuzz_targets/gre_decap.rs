@@ -1,7 +1,7 @@
 //! A packet from the underlay, on its way to the tunnel that it belongs to.
 //!
 //! Input: a byte that picks the sender, the receiver, the road and whether the GRE checksum is made right; the outer TOS; the
-//! packet from the GRE header on.
+//! packet from the GRE, VXLAN or Geneve header on.
 #![no_main]
 
 use std::cell::RefCell;
@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use datapath::offload::{FrameSink, fit};
-use datapath::port::{RxPacket, RxRoad};
+use datapath::port::{InUdp, RxPacket, RxRoad};
 use datapath::slab::{Piece, Slab};
 use datapath::snapshot::{BridgeId, Port, PortId, PortKind, Snapshot};
 use datapath::tunnel::decap::decap;
@@ -27,6 +27,9 @@ const SENDERS: [IpAddr; 4] = [
     IpAddr::V4(Ipv4Addr::new(192, 0, 2, 99)),
 ];
 
+const ROADS: [Option<InUdp>; 4] =
+    [None, Some(InUdp::Gre), Some(InUdp::Vxlan(4789)), Some(InUdp::Geneve(6081))];
+
 thread_local! {
     static HOST: RefCell<(Snapshot, Slab)> = RefCell::new((snapshot(), Slab::new()));
 }
@@ -39,7 +42,9 @@ fn snapshot() -> Snapshot {
         TunnelConfig { in_key: Some(7), out_key: Some(7), ..plain.clone() },
         TunnelConfig { remote: SENDERS[1], local: Some(HERE), csum: true, seq: true, ..plain.clone() },
         TunnelConfig { remote: SENDERS[2], ..plain.clone() },
-        TunnelConfig { in_udp: true, ..plain },
+        TunnelConfig { in_udp: ROADS[1], ..plain.clone() },
+        TunnelConfig { in_udp: ROADS[2], in_key: Some(7), ..plain.clone() },
+        TunnelConfig { in_udp: ROADS[3], ..plain },
     ];
     let ports = configs.into_iter().enumerate().map(|(i, config)| {
         Some(Arc::new(Port::new(
@@ -66,12 +71,12 @@ fuzz_target!(|data: &[u8]| {
         let src = SENDERS[usize::from(choice % 4)];
         let dst = if choice & 4 == 0 { HERE } else { SENDERS[3] };
         let before = slab.get(data).to_vec();
-        let road = if choice & 8 == 0 { RxRoad::Gre } else { RxRoad::GreUdp };
+        let in_udp = ROADS[usize::from(choice >> 3 & 3)];
+        let road = in_udp.map_or(RxRoad::Gre, RxRoad::InUdp);
         let packet = RxPacket { data, road, src, src_port: 0, dst, tos: *tos };
         let Ok((port, frame, vnet)) = decap(snapshot, slab, &packet, 0) else { return };
 
         let port = snapshot.port(port).expect("a port that is there");
-        let in_udp = road == RxRoad::GreUdp;
         assert!(
             matches!(&port.kind, PortKind::Tunnel(t) if (t.config.remote, t.config.in_udp) == (src, in_udp))
         );

@@ -271,6 +271,19 @@ impl Packets {
         self.assert_correct();
     }
 
+    /// Asserts the same of VXLAN to port 4789 and Geneve to port 6081, of which some must have been captured; with a UDP checksum or
+    /// not at all.
+    #[track_caller]
+    pub fn assert_clean_overlay(&self, mtu: u32, checksums: bool) {
+        let all = self.outer("udp dst port 4789 or udp dst port 6081");
+        assert!(all > 0, "neither VXLAN nor Geneve captured");
+        let with = self.outer("(udp dst port 4789 or udp dst port 6081) and udp[6:2] != 0");
+        assert_eq!(with, if checksums { all } else { 0 }, "UDP checksums");
+        assert_eq!(self.count("vxlan or geneve"), all, "tshark takes all of them for what they are");
+        self.assert_fits(mtu);
+        self.assert_correct();
+    }
+
     /// Asserts the same of what is in ESP, opened with the keys of all SAs that it was captured under; that all of it is
     /// authentic, and that none of it went in the clear. Under full load a capture may miss some.
     #[track_caller]
@@ -295,7 +308,7 @@ impl Packets {
         assert_eq!(self.outer(&format!("ip[2:2] > {mtu} or ip6[4:2] + 40 > {mtu}")), 0, "longer than {mtu}");
     }
 
-    /// Looks at everything within GRE.
+    /// Looks at everything within GRE, VXLAN and Geneve.
     #[track_caller]
     fn assert_correct(&self) {
         let mut fields = vec!["-T", "fields"];
@@ -304,7 +317,8 @@ impl Packets {
         let (mut good, mut bad) = (0, Vec::new());
         // Linux may send 0xffff for a TCP checksum of 0. It is the other zero of one's complement and every receiver takes
         // it (RFC 1624 section 3), but tshark calls it bad. One packet in 65,536 is like that.
-        let judged = "gre and not (tcp.checksum == 0xffff and tcp.checksum_calculated == 0)";
+        let judged =
+            "(gre or vxlan or geneve) and not (tcp.checksum == 0xffff and tcp.checksum_calculated == 0)";
         for line in self.tshark(judged, &fields) {
             // what is empty at the end of a line may have been cut off
             let fields: Vec<&str> = line.split('\t').collect();
@@ -312,8 +326,9 @@ impl Packets {
             let [frame, layers, malformed, icmp, icmp6] = [0, 1, 2, 3, 4].map(field);
             // an ICMP error quotes a packet and cuts it short: the checksum in there cannot be right
             let quotes = icmp.split(',').any(|t| t == "3") || icmp6.split(',').any(|t| t == "2");
-            // of ESP and GRE in UDP the outer one is left to the network card, which a veth does not have
-            let outer = usize::from(layers.contains("udpencap") || layers.contains("udp:gre"));
+            // of tunnels and ESP in UDP the outer one is left to the network card, which a veth does not have
+            let in_udp = ["udpencap", "udp:gre", "udp:vxlan", "udp:geneve"];
+            let outer = usize::from(in_udp.iter().any(|layer| layers.contains(layer)));
             let (ip_and_tcp, udp, icmps) = ([5, 6].map(field), field(7), [8, 9].map(field));
             let rest = ip_and_tcp.into_iter().chain(icmps).flat_map(|s| s.split(','));
             let sums: Vec<&str> = udp.split(',').skip(outer).chain(rest).collect();

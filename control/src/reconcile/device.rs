@@ -96,7 +96,7 @@ impl Choice {
         match self.wish {
             UnderlayIo::Raw => Err(None),
             // of another kind, with roads of their own
-            _ if tunnel.policy.is_some() || tunnel.config.in_udp => Err(None),
+            _ if tunnel.policy.is_some() || tunnel.config.in_udp.is_some() => Err(None),
             _ if !may_carry(tunnel) => {
                 Err(Some("the kernel does not cut packets with csum, seq or df_default=false, or to a group"))
             }
@@ -170,6 +170,7 @@ impl Reconciler {
 
 #[cfg(test)]
 mod tests {
+    use datapath::port::InUdp;
     use datapath::snapshot::PolicyId;
     use datapath::tunnel::TunnelConfig;
 
@@ -234,7 +235,7 @@ mod tests {
             assert!(matches!(device.device(&tunnel, &path(2), &links), Err(Some(_))), "{tunnel:?}");
         }
         let protected = Tunnel { policy: Some(PolicyId(0)), ..make(config.clone()) };
-        for other in [protected, make(TunnelConfig { in_udp: true, ..config })] {
+        for other in [protected, make(TunnelConfig { in_udp: Some(InUdp::Gre), ..config })] {
             assert_eq!(device.device(&other, &path(2), &links), Err(None));
         }
     }

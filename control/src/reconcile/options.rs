@@ -1,7 +1,8 @@
-//! Options of a GRE tunnel: what an interface row says, checked and understood.
+//! Options of a tunnel: what an interface row says, checked and understood.
 
 use std::net::IpAddr;
 
+use datapath::port::{GENEVE_PORT, InUdp, VXLAN_PORT};
 use datapath::tunnel::{Tos, Ttl, TunnelConfig};
 
 use super::protection;
@@ -9,7 +10,13 @@ use super::protection;
 /// Hop limit when the row says none.
 const DEFAULT_TTL: u8 = 64;
 
-/// Reads the options of tunnel `name` that are GRE's ([`protection`] reads IPsec's). The texts of errors and `warnings` begin with the tunnel's name, as OVS's do.
+/// The types of interfaces that are tunnels.
+pub const TUNNELS: [&str; 5] = ["geneve", "gre", "ip6gre", "ipsec_gre", "vxlan"];
+
+/// The highest VNI: it has 24 bits.
+const MAX_VNI: u32 = 0xff_ffff;
+
+/// Reads the options of tunnel `name` that are the tunnel's own ([`protection`] reads IPsec's). The texts of errors and `warnings` begin with the tunnel's name, as OVS's do.
 pub fn tunnel<'a>(
     name: &str,
     kind: &str,
@@ -19,7 +26,14 @@ pub fn tunnel<'a>(
     let bad = |key: &str, value: &str, why: &str| format!("{name}: bad {kind} '{key}': '{value}' {why}");
     let (mut remote, mut local) = (None, None);
     let (mut key, mut in_key, mut out_key) = (None, None, None);
-    let (mut csum, mut seq, mut df, mut in_udp) = (false, false, true, false);
+    let (mut csum, mut seq, mut df) = (false, false, true);
+    let mut in_udp = match kind {
+        "vxlan" => Some(InUdp::Vxlan(VXLAN_PORT)),
+        "geneve" => Some(InUdp::Geneve(GENEVE_PORT)),
+        _ => None,
+    };
+    let gre = in_udp.is_none();
+    let max_key = if gre { u32::MAX } else { MAX_VNI };
     let (mut tos, mut ttl) = (Tos::Fixed(0), Ttl::Fixed(DEFAULT_TTL));
     for (option, value) in options {
         let mut flag = |default: bool| {
@@ -35,7 +49,7 @@ pub fn tunnel<'a>(
                 *(if option == "remote_ip" { &mut remote } else { &mut local }) = Some(ip);
             }
             "key" | "in_key" | "out_key" => {
-                let number = gre_key(value).map_err(|why| bad(option, value, why))?;
+                let number = tunnel_key(value, max_key).map_err(|why| bad(option, value, &why))?;
                 let place = match option {
                     "key" => &mut key,
                     "in_key" => &mut in_key,
@@ -44,7 +58,7 @@ pub fn tunnel<'a>(
                 *place = Some(number);
             }
             "csum" => csum = flag(false),
-            "seq" => seq = flag(false),
+            "seq" if gre => seq = flag(false),
             "df_default" => df = flag(true),
             "tos" if value == "inherit" => tos = Tos::Inherit,
             "tos" => match number(value) {
@@ -62,7 +76,21 @@ pub fn tunnel<'a>(
             "packet_type" if value == "legacy_l2" => {}
             "packet_type" => return Err(bad(option, value, "is not supported; only 'legacy_l2' is")),
             // with IPsec it is how ESP travels: `Wanted` knows
-            "encapsulation" => in_udp = value == "udp",
+            "encapsulation" if gre => {
+                in_udp = (value == "udp").then_some(InUdp::Gre);
+            }
+            "dst_port" if !gre => {
+                let port = number(value).and_then(|n| u16::try_from(n).ok()).filter(|port| *port != 0);
+                let port = port.ok_or_else(|| bad(option, value, "is not a number from 1 to 65535"))?;
+                in_udp = in_udp.map(|kind| on_port(kind, port));
+            }
+            "exts" if kind == "vxlan" => {
+                return Err(bad(
+                    option,
+                    value,
+                    "is not supported; there are frames in VXLAN and nothing else",
+                ));
+            }
             "plaintext" => {}
             _ if protection::asks(option, value) => {}
             _ => warnings.push(format!("{name}: unknown {kind} argument '{option}'")),
@@ -93,12 +121,20 @@ fn unicast(value: &str) -> Result<IpAddr, &'static str> {
     Ok(ip)
 }
 
-fn gre_key(value: &str) -> Result<u32, &'static str> {
-    if value == "flow" {
-        return Err("needs OpenFlow, which there is none of; give a number");
+fn on_port(kind: InUdp, port: u16) -> InUdp {
+    match kind {
+        InUdp::Gre => InUdp::Gre,
+        InUdp::Vxlan(_) => InUdp::Vxlan(port),
+        InUdp::Geneve(_) => InUdp::Geneve(port),
     }
-    let key = number(value).and_then(|n| u32::try_from(n).ok());
-    key.ok_or("is not a number from 0 to 4294967295 (0xffffffff)")
+}
+
+fn tunnel_key(value: &str, max: u32) -> Result<u32, String> {
+    if value == "flow" {
+        return Err("needs OpenFlow, which there is none of; give a number".into());
+    }
+    let key = number(value).and_then(|n| u32::try_from(n).ok()).filter(|key| *key <= max);
+    key.ok_or_else(|| format!("is not a number from 0 to {max} ({max:#x})"))
 }
 
 /// Decimal, or hexadecimal after `0x`.
@@ -134,7 +170,7 @@ mod tests {
             tos: Tos::Fixed(0),
             ttl: Ttl::Fixed(64),
             df: true,
-            in_udp: false,
+            in_udp: None,
         }
     }
 
@@ -166,7 +202,7 @@ mod tests {
             ),
             (&[("ttl", "1")], TunnelConfig { ttl: Ttl::Fixed(1), ..plain() }),
             (&[("packet_type", "legacy_l2")], plain()),
-            (&[("encapsulation", "udp")], TunnelConfig { in_udp: true, ..plain() }),
+            (&[("encapsulation", "udp")], TunnelConfig { in_udp: Some(InUdp::Gre), ..plain() }),
             (&[("encapsulation", "esp")], plain()),
         ];
         for (options, want) in table {
@@ -201,6 +237,54 @@ mod tests {
         for (kind, options, want) in table {
             assert_eq!(parse(kind, options).0, Err(want), "{options:?}");
         }
+    }
+
+    #[test]
+    fn vxlan_and_geneve_have_options_of_their_own() {
+        let remote = ("remote_ip", "192.0.2.1");
+        let of = |in_udp| TunnelConfig { in_udp: Some(in_udp), ..plain() };
+        let keyed = |in_udp, key| TunnelConfig { in_key: Some(key), out_key: Some(key), ..of(in_udp) };
+        let table: [(&str, &Options, Result<TunnelConfig, &str>); 10] = [
+            ("vxlan", &[], Ok(of(InUdp::Vxlan(4789)))),
+            ("geneve", &[], Ok(of(InUdp::Geneve(6081)))),
+            ("vxlan", &[("dst_port", "8472")], Ok(of(InUdp::Vxlan(8472)))),
+            ("geneve", &[("dst_port", "1")], Ok(of(InUdp::Geneve(1)))),
+            ("vxlan", &[("key", "0xffffff")], Ok(keyed(InUdp::Vxlan(4789), 0xffffff))),
+            ("vxlan", &[("csum", "true")], Ok(TunnelConfig { csum: true, ..of(InUdp::Vxlan(4789)) })),
+            (
+                "geneve",
+                &[("key", "16777216")],
+                Err("gre0: bad geneve 'key': '16777216' is not a number from 0 to 16777215 (0xffffff)"),
+            ),
+            (
+                "vxlan",
+                &[("key", "flow")],
+                Err("gre0: bad vxlan 'key': 'flow' needs OpenFlow, which there is none of; give a number"),
+            ),
+            (
+                "vxlan",
+                &[("dst_port", "0")],
+                Err("gre0: bad vxlan 'dst_port': '0' is not a number from 1 to 65535"),
+            ),
+            (
+                "vxlan",
+                &[("exts", "gbp")],
+                Err(
+                    "gre0: bad vxlan 'exts': 'gbp' is not supported; there are frames in VXLAN and nothing else",
+                ),
+            ),
+        ];
+        for (kind, options, want) in table {
+            let all: Vec<_> = options.iter().copied().chain([remote]).collect();
+            let want = want.map_err(str::to_owned);
+            assert_eq!(parse(kind, &all), (want, vec![]), "{kind} {options:?}");
+        }
+        for (option, value) in [("seq", "true"), ("encapsulation", "udp")] {
+            let (read, warnings) = parse("vxlan", &[remote, (option, value)]);
+            assert_eq!(read, Ok(of(InUdp::Vxlan(4789))));
+            assert_eq!(warnings, [format!("gre0: unknown vxlan argument '{option}'")]);
+        }
+        assert_eq!(parse("vxlan", &[]).0, Err("gre0: vxlan type requires valid 'remote_ip' argument".into()));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use datapath::port::RxRoad;
+use datapath::port::{InUdp, RxRoad};
 use datapath::snapshot::{PortKind, Snapshot};
 use ovsdb::Server;
 use serde_json::{Value, json};
@@ -294,13 +294,13 @@ fn gre_in_udp_is_a_plain_tunnel_with_sockets_of_its_own() {
         reconciler.tick(&db).await;
         assert_eq!(seen(&db, "gre0"), (Some(1), String::new(), "up".into(), None));
         assert_eq!(published(&reconciler), [("gre0".into(), None)]);
-        assert_eq!(sockets(&reconciler), [RxRoad::GreUdp]);
+        assert_eq!(sockets(&reconciler), [RxRoad::InUdp(InUdp::Gre)]);
 
         // one beside it in IP alone
         add_port(&db, "br0", "gre1", gre("gre", &[]), json!({}));
         reconciler.run_once(&db).await;
         assert_eq!(seen(&db, "gre1"), (Some(2), String::new(), "up".into(), None));
-        assert_eq!(sockets(&reconciler), [RxRoad::GreUdp, RxRoad::Gre]);
+        assert_eq!(sockets(&reconciler), [RxRoad::InUdp(InUdp::Gre), RxRoad::Gre]);
         del_port(&db, "br0", "gre1");
 
         // with IPsec it is how ESP travels

@@ -13,7 +13,7 @@ use crate::devices::{mac_for, mac_text};
 use crate::ipsec::view::View;
 
 /// Interface types that exist, as `iface_types` lists them.
-const IFACE_TYPES: [&str; 6] = ["gre", "internal", "ip6gre", "ipsec_gre", "system", "tap"];
+const IFACE_TYPES: [&str; 8] = ["geneve", "gre", "internal", "ip6gre", "ipsec_gre", "system", "tap", "vxlan"];
 /// Datapath types that bridges may name; they are all the same here.
 const DATAPATH_TYPES: [&str; 2] = ["netdev", "system"];
 

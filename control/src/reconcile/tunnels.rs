@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use datapath::fdb::Fdb;
-use datapath::port::{RxRoad, Underlay};
+use datapath::port::{InUdp, RxRoad, Underlay};
 use datapath::snapshot::{PolicyId, Port, PortId, PortKind};
 use datapath::tunnel::{Tunnel, TunnelConfig};
 use ikev2::NAT_PORT;
@@ -142,7 +142,7 @@ impl Reconciler {
         policy: Option<PolicyId>,
     ) -> std::io::Result<()> {
         let v6 = config.remote.is_ipv6();
-        self.open_underlay(if config.in_udp { RxRoad::GreUdp } else { RxRoad::Gre }, v6)?;
+        self.open_underlay(config.in_udp.map_or(RxRoad::Gre, RxRoad::InUdp), v6)?;
         if policy.is_some() {
             self.open_underlay(RxRoad::Esp, v6)?;
             // Another IKE daemon may have the port; the tunnel waits for it, and its row says so
@@ -164,8 +164,8 @@ impl Reconciler {
             (RxRoad::Esp, true) => Underlay::esp6(),
             (RxRoad::Udp, false) => Underlay::udp4(NAT_PORT),
             (RxRoad::Udp, true) => Underlay::udp6(NAT_PORT),
-            (RxRoad::GreUdp, false) => Underlay::gre_udp4(),
-            (RxRoad::GreUdp, true) => Underlay::gre_udp6(),
+            (RxRoad::InUdp(kind), false) => Underlay::in_udp4(kind),
+            (RxRoad::InUdp(kind), true) => Underlay::in_udp6(kind),
         };
         state.underlays.push(Arc::new(underlay?));
         self.dirty = true;
@@ -180,15 +180,15 @@ impl Reconciler {
             PortKind::Tunnel(t) => Some((t.config.remote.is_ipv6(), t.policy.is_some(), t.config.in_udp)),
             PortKind::Local(_) => None,
         });
-        let tunnels: BTreeSet<(bool, bool, bool)> = tunnels.collect();
+        let tunnels: BTreeSet<(bool, bool, Option<InUdp>)> = tunnels.collect();
         let [farewell4, farewell6] = self.ipsec.needed();
         let before = state.underlays.len();
         state.underlays.retain(|underlay| {
             let v6 = underlay.is_ipv6();
-            let protected = tunnels.contains(&(v6, true, false));
+            let protected = tunnels.contains(&(v6, true, None));
             match underlay.road() {
-                RxRoad::Gre => protected || tunnels.contains(&(v6, false, false)),
-                RxRoad::GreUdp => tunnels.contains(&(v6, false, true)),
+                RxRoad::Gre => protected || tunnels.contains(&(v6, false, None)),
+                RxRoad::InUdp(kind) => tunnels.contains(&(v6, false, Some(kind))),
                 RxRoad::Esp => protected,
                 RxRoad::Udp => protected || if v6 { farewell6 } else { farewell4 },
             }

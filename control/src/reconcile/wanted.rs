@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
+use datapath::port::InUdp;
 use datapath::tunnel::TunnelConfig;
 use ovsdb::{Database, Row, Uuid};
 
@@ -227,7 +228,7 @@ impl Wanted {
                 let mac = row.opt_str("mac").and_then(|text| self.unicast(name, "mac", text));
                 device_name(name).map(|()| What::Internal { mac })
             }
-            kind @ ("gre" | "ip6gre" | "ipsec_gre") => self.tunnel(name, kind, row).map(What::Tunnel),
+            kind if options::TUNNELS.contains(&kind) => self.tunnel(name, kind, row).map(What::Tunnel),
             kind => Err(format!(
                 "could not open network device {name} (type '{kind}' is not supported by this version)"
             )),
@@ -238,7 +239,14 @@ impl Wanted {
         let options = row.map("options").collect();
         let mut config = options::tunnel(name, kind, row.map("options"), &mut self.warnings)?;
         let protection = protection::read(name, kind, &options, &self.host, &mut self.warnings);
-        config.in_udp &= protection.is_none();
+        if protection.is_some() && matches!(config.in_udp, Some(InUdp::Vxlan(_) | InUdp::Geneve(_))) {
+            return Err(format!(
+                "{name}: IPsec is for gre tunnels alone in this version: type=gre takes the same options"
+            ));
+        }
+        if protection.is_some() {
+            config.in_udp = None;
+        }
         let protection = protection.map(|read| read.map(Box::new).map_err(|why| format!("{name}{why}")));
         Ok(WantedTunnel { config, protection })
     }
@@ -258,10 +266,10 @@ impl Wanted {
         let mut tunnels: Vec<(&String, &mut WantedPort)> =
             self.bridges.values_mut().flat_map(|b| &mut b.ports).collect();
         tunnels.sort_by_key(|(name, port)| (port.ofport.is_none_or(|n| n < 1), (*name).clone()));
-        let mut standing: HashMap<(Option<IpAddr>, IpAddr, u32, bool), &String> = HashMap::new();
+        let mut standing: HashMap<(Option<IpAddr>, IpAddr, u32, Option<InUdp>), &String> = HashMap::new();
         for (name, port) in tunnels {
             let Ok(What::Tunnel(WantedTunnel { config, .. })) = &port.what else { continue };
-            // RFC 2890: no key and key 0 arrive at the same port
+            // RFC 2890: no key and key 0 arrive at the same port; so do VNI 0 and none
             let tuple = (config.local, config.remote, config.in_key.unwrap_or(0), config.in_udp);
             if let Some(first) = standing.get(&tuple) {
                 port.what = Err(format!(
@@ -275,7 +283,7 @@ impl Wanted {
     }
 
     fn warn_of_missing_port_features(&mut self, name: &str, port: &Row, row: &Row) {
-        let tunnel = matches!(row.str("type"), "gre" | "ip6gre" | "ipsec_gre");
+        let tunnel = options::TUNNELS.contains(&row.str("type"));
         for (set, feature) in [
             (row.int("ingress_policing_rate") > 0, "policing (ingress_policing_rate)"),
             (row.int("ingress_policing_kpkts_rate") > 0, "policing (ingress_policing_kpkts_rate)"),
@@ -423,8 +431,24 @@ mod tests {
                 json!({}),
                 Err("p0: ipsec_gre type requires valid 'remote_ip' argument".into()),
             ),
-            (json!({"type": "vxlan"}), json!({}), unsupported("vxlan")),
-            (json!({"type": "geneve"}), json!({}), unsupported("geneve")),
+            (
+                json!({"type": "vxlan", "options": map(&[("remote_ip", "192.0.2.1")])}),
+                json!({}),
+                Ok(What::Tunnel(WantedTunnel {
+                    config: TunnelConfig {
+                        in_udp: Some(InUdp::Vxlan(4789)),
+                        ..TunnelConfig::to("192.0.2.1".parse().unwrap())
+                    },
+                    protection: None,
+                })),
+            ),
+            (
+                json!({"type": "geneve", "options": map(&[("remote_ip", "192.0.2.1"), ("psk", "x")])}),
+                json!({}),
+                Err("p0: IPsec is for gre tunnels alone in this version: type=gre takes the same options"
+                    .into()),
+            ),
+            (json!({"type": "stt"}), json!({}), unsupported("stt")),
             (json!({"type": "patch"}), json!({}), unsupported("patch")),
             (json!({"type": "nonsense"}), json!({}), unsupported("nonsense")),
             (json!({}), json!({"tag": 0}), system(Attach::Auto, false)),

@@ -147,6 +147,7 @@ fn ports_of(snapshot: &Snapshot, bridge: BridgeId) -> Vec<&Port> {
 mod tests {
     use super::*;
     use datapath::fdb::Fdb;
+    use datapath::port::InUdp;
     use datapath::snapshot::{PortId, PortKind};
     use datapath::tunnel::{Tos, Ttl, Tunnel, TunnelConfig};
     use std::sync::Arc;
@@ -167,7 +168,7 @@ mod tests {
             tos: Tos::Inherit,
             ttl: Ttl::Fixed(64),
             df: true,
-            in_udp: true,
+            in_udp: Some(InUdp::Gre),
         };
         let odd = TunnelConfig {
             remote: "1.2.3.5".parse().unwrap(),
@@ -179,7 +180,7 @@ mod tests {
             tos: Tos::Fixed(0),
             ttl: Ttl::Inherit,
             df: false,
-            in_udp: false,
+            in_udp: None,
         };
         let port = |id, name: &str, ofport, config| {
             Some(Arc::new(Port::new(

@@ -23,7 +23,10 @@ use crate::txq::TxQueue;
 use crate::vnet::VnetHdr;
 
 pub use device::DeviceRoad;
-pub use underlay::{DEFAULT_TTL, GRE_UDP_PORT, RxPacket, RxRoad, SOURCE_PORTS, TxPacket, Underlay};
+pub use underlay::{
+    DEFAULT_TTL, GENEVE_PORT, GRE_UDP_PORT, InUdp, RxPacket, RxRoad, SOURCE_PORTS, TxPacket, Underlay,
+    VXLAN_PORT,
+};
 
 /// A frame received from a local port.
 #[derive(Debug, Clone, Copy)]

@@ -124,7 +124,7 @@ fn protocol(road: RxRoad) -> u8 {
     match road {
         RxRoad::Gre => proto::GRE,
         RxRoad::Esp => proto::ESP,
-        RxRoad::Udp | RxRoad::GreUdp => proto::UDP,
+        RxRoad::Udp | RxRoad::InUdp(_) => proto::UDP,
     }
 }
 

@@ -1,4 +1,4 @@
-//! ESP and IKE in UDP (RFC 3948), and GRE in UDP (RFC 8086). Packets of one tunnel and one size that follow each other in the outbox travel as one
+//! ESP and IKE in UDP (RFC 3948), and tunnels in UDP: GRE (RFC 8086), VXLAN (RFC 7348), Geneve (RFC 8926). Packets of one tunnel and one size that follow each other in the outbox travel as one
 //! message, which the kernel cuts and joins: a train. It costs little more than a single datagram.
 
 mod batch;
@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
-use super::{DEFAULT_TTL, GRE_UDP_PORT, Refusal, RxPacket, RxRoad, SOURCE_PORTS, Sent, TxPacket};
+use super::{DEFAULT_TTL, InUdp, Refusal, RxPacket, RxRoad, SOURCE_PORTS, Sent, TxPacket};
 use crate::slab::{Piece, Slab};
 use crate::sys;
 use crate::sys::cmsg::Control;
@@ -38,13 +38,26 @@ const MOST: u32 = 128;
 /// checksums takes none.
 const PAUSE: u32 = 1024;
 
+/// Which socket a packet leaves by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    /// The one that it would come by.
+    Own,
+    /// One of the exits.
+    Of(u8),
+    /// One of those without checksum.
+    Bare(u8),
+}
+
 #[derive(Debug)]
 pub(super) struct UdpSocket {
     socket: Udp,
     road: RxRoad,
     port: u16,
-    /// By what packets leave, each with its port: GRE by several, ESP from our port (RFC 3948). Empty: by `socket`.
+    /// By what packets leave, each with its port: those of tunnels by several, ESP from our port (RFC 3948). Empty: by `socket`.
     exits: Vec<(Udp, u16)>,
+    /// By what those leave that have no UDP checksum; IPv4 alone. Empty: all have one.
+    bare: Vec<(Udp, u16)>,
     /// For packets that routers may fragment; IPv4 alone.
     clear_df: Option<ClearDf>,
     /// Calls left that send without trains.
@@ -57,35 +70,48 @@ pub(super) struct UdpSocket {
 
 impl UdpSocket {
     pub(super) fn v4(port: u16) -> io::Result<UdpSocket> {
-        let socket = UdpSocket::unexited_v4(port)?;
+        let socket = UdpSocket::unexited_v4(RxRoad::Udp, port)?;
         // without one, what packets come by they leave by
         let exit = socket.socket.exit_v4(DEFAULT_TTL, BUFFERS);
         Ok(UdpSocket { exits: exit.into_iter().map(|exit| (exit, port)).collect(), ..socket })
     }
 
-    fn unexited_v4(port: u16) -> io::Result<UdpSocket> {
-        let socket = Udp::v4(port, DEFAULT_TTL, BUFFERS).map_err(|e| explain(e, port))?;
-        Ok(UdpSocket::new(socket, port, Some(ClearDf::open()?)))
+    fn unexited_v4(road: RxRoad, port: u16) -> io::Result<UdpSocket> {
+        let socket = Udp::v4(port, DEFAULT_TTL, BUFFERS).map_err(|e| explain(e, road, port))?;
+        Ok(UdpSocket::new(socket, road, port, Some(ClearDf::open()?)))
     }
 
     pub(super) fn v6(port: u16) -> io::Result<UdpSocket> {
-        let socket = Udp::v6(port, DEFAULT_TTL, BUFFERS).map_err(|e| explain(e, port))?;
-        Ok(UdpSocket::new(socket, port, None))
+        UdpSocket::unexited_v6(RxRoad::Udp, port)
     }
 
-    pub(super) fn gre_v4() -> io::Result<UdpSocket> {
-        let socket = UdpSocket { road: RxRoad::GreUdp, ..UdpSocket::unexited_v4(GRE_UDP_PORT)? };
-        Ok(UdpSocket { exits: exits(|port| Udp::v4(port, DEFAULT_TTL, BUFFERS))?, ..socket })
+    fn unexited_v6(road: RxRoad, port: u16) -> io::Result<UdpSocket> {
+        let socket = Udp::v6(port, DEFAULT_TTL, BUFFERS).map_err(|e| explain(e, road, port))?;
+        Ok(UdpSocket::new(socket, road, port, None))
     }
 
-    pub(super) fn gre_v6() -> io::Result<UdpSocket> {
-        let socket = UdpSocket { road: RxRoad::GreUdp, ..UdpSocket::v6(GRE_UDP_PORT)? };
+    pub(super) fn tunnel_v4(kind: InUdp) -> io::Result<UdpSocket> {
+        let socket = UdpSocket::unexited_v4(RxRoad::InUdp(kind), kind.port())?;
+        let open = |port| Udp::v4(port, DEFAULT_TTL, BUFFERS);
+        let bare = match kind {
+            InUdp::Gre => Vec::new(),
+            InUdp::Vxlan(_) | InUdp::Geneve(_) => exits(|port| open(port)?.without_checksum())?,
+        };
+        Ok(UdpSocket { exits: exits(open)?, bare, ..socket })
+    }
+
+    pub(super) fn tunnel_v6(kind: InUdp) -> io::Result<UdpSocket> {
+        let socket = UdpSocket::unexited_v6(RxRoad::InUdp(kind), kind.port())?;
+        if !matches!(kind, InUdp::Gre) {
+            socket.socket.take_without_checksum()?;
+        }
         Ok(UdpSocket { exits: exits(|port| Udp::v6(port, DEFAULT_TTL, BUFFERS))?, ..socket })
     }
 
-    fn new(socket: Udp, port: u16, clear_df: Option<ClearDf>) -> UdpSocket {
-        let (road, pause, drops) = (RxRoad::Udp, AtomicU32::new(0), AtomicU32::new(0));
-        UdpSocket { socket, road, port, exits: Vec::new(), clear_df, pause, drops, ike: Mutex::default() }
+    fn new(socket: Udp, road: RxRoad, port: u16, clear_df: Option<ClearDf>) -> UdpSocket {
+        let (pause, drops) = (AtomicU32::new(0), AtomicU32::new(0));
+        let (exits, bare, ike) = (Vec::new(), Vec::new(), Mutex::default());
+        UdpSocket { socket, road, port, exits, bare, clear_df, pause, drops, ike }
     }
 
     pub(super) fn road(&self) -> RxRoad {
@@ -144,16 +170,25 @@ impl UdpSocket {
         }
     }
 
-    /// Which exit a packet leaves by; None: by the socket that it would come by. An exit from our own port is bound to an address
-    /// that is no source for a packet which does not name one.
-    fn exit_of(&self, packet: &TxPacket) -> Option<u8> {
-        (self.road == RxRoad::GreUdp || packet.src.is_some()).then_some(packet.entropy)
+    /// Which exit a packet leaves by. An exit from our own port is bound to an address that is no source for a packet which does
+    /// not name one.
+    fn exit_of(&self, packet: &TxPacket) -> Exit {
+        match self.road {
+            RxRoad::InUdp(_) if !packet.checksum && !self.bare.is_empty() => Exit::Bare(packet.entropy),
+            RxRoad::InUdp(_) => Exit::Of(packet.entropy),
+            _ if packet.src.is_some() => Exit::Of(packet.entropy),
+            _ => Exit::Own,
+        }
     }
 
     /// That exit, and from which port it sends.
-    fn exit(&self, exit: Option<u8>) -> (&Udp, u16) {
-        exit.and_then(|exit| self.exits.get(usize::from(exit)))
-            .map_or((&self.socket, self.port), |(socket, port)| (socket, *port))
+    fn exit(&self, exit: Exit) -> (&Udp, u16) {
+        let found = match exit {
+            Exit::Own => None,
+            Exit::Of(i) => self.exits.get(usize::from(i)),
+            Exit::Bare(i) => self.bare.get(usize::from(i)),
+        };
+        found.map_or((&self.socket, self.port), |(socket, port)| (socket, *port))
     }
 
     /// What goes beside a packet.
@@ -215,17 +250,21 @@ fn exits(open: impl Fn(u16) -> io::Result<Udp>) -> io::Result<Vec<(Udp, u16)>> {
 }
 
 /// Says who may have the port.
-fn explain(error: io::Error, port: u16) -> io::Error {
+fn explain(error: io::Error, road: RxRoad, port: u16) -> io::Error {
     if error.kind() != io::ErrorKind::AddrInUse {
         return error;
     }
-    let text = match port {
-        GRE_UDP_PORT => format!(
-            "UDP port {port} is taken: does the kernel (ip fou) or another program take GRE in UDP here?"
-        ),
-        _ => format!("UDP port {port} is taken: does another IKE daemon (charon, pluto, racoon) run here?"),
+    let who = match road {
+        RxRoad::InUdp(InUdp::Gre) => "the kernel (ip fou) or another program take GRE in UDP",
+        RxRoad::InUdp(InUdp::Vxlan(_)) => {
+            "a vxlan device of the kernel (ip -d link) or another program take VXLAN"
+        }
+        RxRoad::InUdp(InUdp::Geneve(_)) => {
+            "a geneve device of the kernel (ip -d link) or another program take Geneve"
+        }
+        _ => "another IKE daemon (charon, pluto, racoon) run",
     };
-    io::Error::new(io::ErrorKind::AddrInUse, text)
+    io::Error::new(io::ErrorKind::AddrInUse, format!("UDP port {port} is taken: does {who} here?"))
 }
 
 fn remote(packet: &TxPacket) -> SocketAddr {
@@ -266,6 +305,6 @@ mod tests {
         assert_eq!(marked(RxRoad::Udp, 0), RxRoad::Esp);
         assert_eq!(marked(RxRoad::Udp, 4500), RxRoad::Udp);
         assert_eq!(marked(RxRoad::Udp, 50), RxRoad::Udp);
-        assert_eq!(marked(RxRoad::GreUdp, 0), RxRoad::GreUdp);
+        assert_eq!(marked(RxRoad::InUdp(InUdp::Gre), 0), RxRoad::InUdp(InUdp::Gre));
     }
 }

@@ -22,14 +22,36 @@ pub enum RxRoad {
     /// UDP port 4500, and ESP in it (RFC 3948). What [`super::esp_device`] has put a UDP header on comes there, too, and is
     /// [`RxRoad::Esp`].
     Udp,
-    /// GRE in UDP (RFC 8086).
-    GreUdp,
+    /// A tunnel's own header in UDP.
+    InUdp(InUdp),
+}
+
+/// What a tunnel in UDP puts before the frame, and the port that it goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum InUdp {
+    /// GRE (RFC 8086), to port 4754.
+    Gre,
+    /// VXLAN (RFC 7348), to that port.
+    Vxlan(u16),
+    /// Geneve (RFC 8926), to that port.
+    Geneve(u16),
+}
+
+impl InUdp {
+    /// The UDP port that its packets go to.
+    #[inline]
+    pub fn port(self) -> u16 {
+        match self {
+            InUdp::Gre => GRE_UDP_PORT,
+            InUdp::Vxlan(port) | InUdp::Geneve(port) => port,
+        }
+    }
 }
 
 /// A packet received on an underlay socket.
 #[derive(Debug, Clone, Copy)]
 pub struct RxPacket {
-    /// From the GRE or ESP header on, what stands before it and any link-layer trailer cut off. On the UDP road any
+    /// From the tunnel's or the ESP header on, what stands before it and any link-layer trailer cut off. On the UDP road any
     /// datagram's payload: [`crate::wire::natt`] tells ESP from the rest.
     pub data: Piece,
     /// What it came in.
@@ -71,6 +93,8 @@ pub struct TxPacket {
     pub df: bool,
     /// Which of the road's source ports it leaves by (less than [`SOURCE_PORTS`]); 0 where there is one.
     pub entropy: u8,
+    /// Has a UDP checksum. Over IPv6 it has one in any case, as has what knows nothing else; only with one it can go in a train.
+    pub checksum: bool,
 }
 
 impl TxPacket {
@@ -89,6 +113,7 @@ impl TxPacket {
             ttl: DEFAULT_TTL,
             df: true,
             entropy: 0,
+            checksum: true,
         }
     }
 }
@@ -96,7 +121,13 @@ impl TxPacket {
 /// The UDP port that GRE is sent to (RFC 8086 section 3.2.2).
 pub const GRE_UDP_PORT: u16 = 4754;
 
-/// From how many ports GRE in UDP is sent: enough for links and receive queues on the way to share the flows, and few
+/// The UDP port of VXLAN (RFC 7348 section 5) where nothing else is said.
+pub const VXLAN_PORT: u16 = 4789;
+
+/// The UDP port of Geneve (RFC 8926 section 3.3) where nothing else is said.
+pub const GENEVE_PORT: u16 = 6081;
+
+/// From how many ports tunnels in UDP send: enough for links and receive queues on the way to share the flows, and few
 /// enough for each port to be a socket.
 pub const SOURCE_PORTS: u8 = 16;
 
@@ -178,20 +209,20 @@ impl Underlay {
         Ok(udp::UdpSocket::v6(port)?.into())
     }
 
-    /// GRE in UDP over IPv4 (RFC 8086).
+    /// Tunnels of that kind in UDP over IPv4.
     ///
     /// # Errors
-    /// AddrInUse: another program has port 4754. EPERM: CAP_NET_RAW is missing.
-    pub fn gre_udp4() -> io::Result<Underlay> {
-        Ok(udp::UdpSocket::gre_v4()?.into())
+    /// AddrInUse: another program, or the kernel, has their port. EPERM: CAP_NET_RAW is missing.
+    pub fn in_udp4(kind: InUdp) -> io::Result<Underlay> {
+        Ok(udp::UdpSocket::tunnel_v4(kind)?.into())
     }
 
-    /// GRE in UDP over IPv6.
+    /// Tunnels of that kind in UDP over IPv6.
     ///
     /// # Errors
-    /// As [`Underlay::gre_udp4`]. EAFNOSUPPORT: the kernel has no IPv6.
-    pub fn gre_udp6() -> io::Result<Underlay> {
-        Ok(udp::UdpSocket::gre_v6()?.into())
+    /// As [`Underlay::in_udp4`]. EAFNOSUPPORT: the kernel has no IPv6.
+    pub fn in_udp6(kind: InUdp) -> io::Result<Underlay> {
+        Ok(udp::UdpSocket::tunnel_v6(kind)?.into())
     }
 
     /// What its packets travel in.

@@ -13,6 +13,7 @@ use super::{mmsg, set_buffers, set_option};
 // linux/udp.h
 const UDP_SEGMENT: c_int = 103;
 const UDP_GRO: c_int = 104;
+const UDP_NO_CHECK6_RX: c_int = 102;
 
 /// Datagrams in one message, at most (UDP_MAX_SEGMENTS of kernels before 6.9; later ones take 128).
 pub const TRAIN: usize = 64;
@@ -98,6 +99,23 @@ impl Udp {
         // of whatever arrives it takes the first 0 bytes
         self.socket.attach_filter(&[SockFilter::new(libc::BPF_RET as u16, 0, 0, 0)])?;
         Ok(self)
+    }
+
+    /// The same socket, for IPv4, whose datagrams have no checksum from now on (RFC 768); nor are there trains of them.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn without_checksum(self) -> io::Result<Udp> {
+        set_option(&self.socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, &1i32)?;
+        Ok(self)
+    }
+
+    /// Over IPv6, also takes datagrams without checksum from now on (RFC 6935).
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn take_without_checksum(&self) -> io::Result<()> {
+        set_option(&self.socket, libc::IPPROTO_UDP, UDP_NO_CHECK6_RX, &1i32)
     }
 
     /// Whether it is for IPv6.

@@ -79,7 +79,7 @@ impl Default for Parcels {
 pub fn may_carry(tunnel: &Tunnel) -> bool {
     let config = &tunnel.config;
     tunnel.policy.is_none()
-        && !config.in_udp
+        && config.in_udp.is_none()
         && !config.csum
         && !config.seq
         && (config.df || config.remote.is_ipv6())

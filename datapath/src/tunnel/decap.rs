@@ -5,19 +5,20 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::counters::DropReason;
 use crate::esp::{self, InboundSa, Road};
 use crate::offload::{clamp_mss, recognize};
-use crate::port::{RxPacket, RxRoad};
+use crate::port::{InUdp, RxPacket, RxRoad};
 use crate::slab::{Piece, Slab};
 use crate::snapshot::{PolicyId, PortId, PortKind, Snapshot};
 use crate::tunnel::{Tunnel, ecn};
 use crate::vnet::VnetHdr;
-use crate::wire::ethernet;
 use crate::wire::gre::{self, Gre};
 use crate::wire::parse::{Ip, Link};
+use crate::wire::{ethernet, geneve, vxlan};
 
 /// Takes the frame out of `packet`, which lies in `slab`, at `now` (seconds).
 ///
 /// 1. ESP is opened by the SA that its SPI names, and must come from the SA's other end to this one (RFC 4303 section 3.4);
-/// 2. the GRE header must be one that RFC 2784 and RFC 2890 let us process, its checksum, if present, right;
+/// 2. the GRE header must be one that RFC 2784 and RFC 2890 let us process, its checksum, if present, right; or that of VXLAN
+///    or Geneve one that RFC 7348 and RFC 8926 do;
 /// 3. the payload must be Ethernet;
 /// 4. a tunnel must want it, in what it came in (the GRE sequence number is not looked at: frames may arrive in any order);
 /// 5. what the kernel has merged or left unfinished is given the offload header that it came without;
@@ -33,21 +34,28 @@ pub fn decap(
     now: u32,
 ) -> Result<(PortId, Piece, VnetHdr), DropReason> {
     let (packet, protector) = match packet.road {
-        RxRoad::Gre | RxRoad::GreUdp => (*packet, None),
+        RxRoad::Gre | RxRoad::InUdp(_) => (*packet, None),
         RxRoad::Esp | RxRoad::Udp => {
             let (data, sa) = open(snapshot, slab, packet, now)?;
             (RxPacket { data, ..*packet }, Some(sa.policy))
         }
     };
-    let (header, len) = decode(slab.get(packet.data), packet.road)?;
-    if header.protocol != ethernet::TEB {
-        return Err(DropReason::GreProtocol);
-    }
-    let in_udp = packet.road == RxRoad::GreUdp;
-    let found = snapshot.demux.find(packet.src, packet.dst, header.key, in_udp);
-    let id = found.ok_or(DropReason::GreNoTunnel)?;
+    let in_udp = match packet.road {
+        RxRoad::InUdp(kind) => Some(kind),
+        RxRoad::Gre | RxRoad::Esp | RxRoad::Udp => None,
+    };
+    let (key, len) = match in_udp {
+        None | Some(InUdp::Gre) => gre_key(slab.get(packet.data), packet.road)?,
+        Some(InUdp::Vxlan(_)) => vxlan_vni(slab.get(packet.data))?,
+        Some(InUdp::Geneve(_)) => geneve_vni(slab.get(packet.data))?,
+    };
+    let nobody = match in_udp {
+        None | Some(InUdp::Gre) => DropReason::GreNoTunnel,
+        Some(InUdp::Vxlan(_) | InUdp::Geneve(_)) => DropReason::VniNoTunnel,
+    };
+    let id = snapshot.demux.find(packet.src, packet.dst, key, in_udp).ok_or(nobody)?;
     let Some(PortKind::Tunnel(tunnel)) = snapshot.port(id).map(|p| &p.kind) else {
-        return Err(DropReason::GreNoTunnel);
+        return Err(nobody);
     };
     admit(snapshot, tunnel, protector)?;
     let data = packet.data.skip(len as u32);
@@ -105,6 +113,35 @@ fn admit(snapshot: &Snapshot, tunnel: &Tunnel, protector: Option<PolicyId>) -> R
     }
 }
 
+/// The key of a GRE packet, and where its payload begins, which must be a frame.
+fn gre_key(packet: &[u8], road: RxRoad) -> Result<(Option<u32>, usize), DropReason> {
+    let (header, len) = decode(packet, road)?;
+    if header.protocol == ethernet::TEB { Ok((header.key, len)) } else { Err(DropReason::GreProtocol) }
+}
+
+/// The VNI of a VXLAN packet, and where the frame begins.
+fn vxlan_vni(packet: &[u8]) -> Result<(Option<u32>, usize), DropReason> {
+    let vni = vxlan::decode(packet).map_err(|discard| match discard {
+        vxlan::Discard::Short => DropReason::Malformed,
+        vxlan::Discard::NoVni => DropReason::VxlanNoVni,
+    })?;
+    Ok((Some(vni), vxlan::HEADER))
+}
+
+/// The VNI of a Geneve packet, and where its payload begins, which must be a frame. Of options none is known here, so one that must
+/// not be ignored ends the packet (RFC 8926 section 3.5).
+fn geneve_vni(packet: &[u8]) -> Result<(Option<u32>, usize), DropReason> {
+    let header = geneve::decode(packet).map_err(|discard| match discard {
+        geneve::Discard::Short => DropReason::Malformed,
+        geneve::Discard::Version => DropReason::GeneveUnsupported,
+        geneve::Discard::Critical => DropReason::GeneveCritical,
+    })?;
+    match header.protocol {
+        ethernet::TEB => Ok((Some(header.vni), header.len)),
+        _ => Err(DropReason::GeneveProtocol),
+    }
+}
+
 /// The GRE header and its length. Of packets that the kernel has merged it has verified each checksum, and left that of the
 /// first.
 fn decode(packet: &[u8], road: RxRoad) -> Result<(Gre, usize), DropReason> {
@@ -117,7 +154,7 @@ fn decode(packet: &[u8], road: RxRoad) -> Result<(Gre, usize), DropReason> {
         let (header, len) = gre::decode_unverified(packet).map_err(why)?;
         let frame = packet.get(len..).unwrap_or(&[]);
         let ip = Link::parse(frame).and_then(|link| Ip::parse(frame, &link));
-        let clear = matches!(road, RxRoad::Gre | RxRoad::GreUdp);
+        let clear = matches!(road, RxRoad::Gre | RxRoad::InUdp(_));
         let merged = clear && ip.is_some_and(|ip| recognize(frame, &ip).needs_csum());
         if merged { Ok((header, len)) } else { Err(why(discard)) }
     })

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::port::InUdp;
 use crate::snapshot::{Port, PortId, PortKind};
 
-/// Outer source, outer destination when the tunnel asks for one, key, and whether it comes in UDP.
-type Tuple = (IpAddr, Option<IpAddr>, u32, bool);
+/// Outer source, outer destination when the tunnel asks for one, key or VNI, and what it comes in if that is UDP.
+type Tuple = (IpAddr, Option<IpAddr>, u32, Option<InUdp>);
 
 /// Tunnels by what their packets look like. A tunnel that names its `local_ip` is preferred to one that does not; the
 /// key must match in either case, where no key and key 0 are the same (OVS's in_key of 0). What comes in UDP is for tunnels
@@ -38,9 +39,9 @@ impl Demux {
         Ok(demux)
     }
 
-    /// The port for a packet from `src` to `dst` with that key, which came in UDP or not.
+    /// The port for a packet from `src` to `dst` with that key or VNI, which came in UDP or not.
     #[inline]
-    pub fn find(&self, src: IpAddr, dst: IpAddr, key: Option<u32>, in_udp: bool) -> Option<PortId> {
+    pub fn find(&self, src: IpAddr, dst: IpAddr, key: Option<u32>, in_udp: Option<InUdp>) -> Option<PortId> {
         let find = |dst| self.tunnels.get(&(src, dst, key.unwrap_or(0), in_udp));
         let own = if self.local { find(Some(dst)) } else { None };
         own.or_else(|| find(None)).copied()
@@ -88,22 +89,34 @@ mod tests {
             ("fd00::2", "fd00::1", Some(1), None),
         ];
         for (src, dst, key, want) in cases {
-            let found = d.find(ip(src), ip(dst), key, false);
+            let found = d.find(ip(src), ip(dst), key, None);
             assert_eq!(found, want.map(PortId), "{src} -> {dst} key {key:?}");
-            assert_eq!(d.find(ip(src), ip(dst), key, true), None);
+            assert_eq!(d.find(ip(src), ip(dst), key, Some(InUdp::Gre)), None);
         }
     }
 
     #[test]
     fn what_comes_in_udp_is_another_tunnel() {
         let far = ip("10.0.0.2");
-        let mut in_udp = port(2, "10.0.0.2", None, None);
-        let config = TunnelConfig { in_udp: true, ..TunnelConfig::to(far) };
-        Arc::get_mut(&mut in_udp).unwrap().kind = PortKind::Tunnel(Arc::new(Tunnel::new(config, None, 1500)));
-        let d = Demux::build([port(1, "10.0.0.2", None, None), in_udp].iter()).unwrap();
-        for (udp, want) in [(false, 1), (true, 2)] {
-            assert_eq!(d.find(far, ip("10.0.0.1"), None, udp), Some(PortId(want)));
+        let kinds = [
+            None,
+            Some(InUdp::Gre),
+            Some(InUdp::Vxlan(4789)),
+            Some(InUdp::Vxlan(8472)),
+            Some(InUdp::Geneve(6081)),
+        ];
+        let ports = kinds.iter().zip(1..).map(|(&in_udp, id)| {
+            let mut port = port(id, "10.0.0.2", None, None);
+            let config = TunnelConfig { in_udp, ..TunnelConfig::to(far) };
+            Arc::get_mut(&mut port).unwrap().kind =
+                PortKind::Tunnel(Arc::new(Tunnel::new(config, None, 1500)));
+            port
+        });
+        let d = Demux::build(ports.collect::<Vec<_>>().iter()).unwrap();
+        for (kind, want) in kinds.into_iter().zip(1..) {
+            assert_eq!(d.find(far, ip("10.0.0.1"), None, kind), Some(PortId(want)));
         }
+        assert_eq!(d.find(far, ip("10.0.0.1"), None, Some(InUdp::Geneve(4789))), None);
     }
 
     #[test]

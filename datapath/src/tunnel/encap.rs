@@ -7,12 +7,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::counters::DropReason;
 use crate::esp::{self, Road};
 use crate::offload::FrameSink;
-use crate::port::{DEFAULT_TTL, GRE_UDP_PORT, RxRoad};
+use crate::port::{DEFAULT_TTL, InUdp, RxRoad};
 use crate::snapshot::PortId;
 use crate::tunnel::{Outbox, Tos, Ttl, Tunnel, Way, ecn};
 use crate::wire::gre::{self, Gre};
 use crate::wire::parse::Ip;
-use crate::wire::{ethernet, ipv4, ipv6, proto, put16, udp};
+use crate::wire::{ethernet, geneve, ipv4, ipv6, proto, put16, udp, vxlan};
 
 /// The longest outer headers: IPv6, ESP with its IV, and GRE with checksum, key and sequence number.
 pub(super) const MAX_HEAD: usize = ipv6::HEADER + esp::PAYLOAD + gre::MAX_HEADER;
@@ -60,8 +60,8 @@ pub(super) struct Layout {
     road: RxRoad,
     /// Bytes of IP header; a UDP socket makes it itself.
     ip: usize,
-    /// Where the GRE header starts.
-    gre: usize,
+    /// Where the tunnel's own header starts.
+    inner: usize,
     /// Where the frame starts.
     pub(super) frame: usize,
     /// Bytes of headers that the socket makes.
@@ -70,25 +70,25 @@ pub(super) struct Layout {
 
 impl Layout {
     pub(super) fn new(tunnel: &Tunnel, road: RxRoad) -> Layout {
-        let (ip, gre, unseen) = match (road, tunnel.ip_len()) {
+        let (ip, inner, unseen) = match (road, tunnel.ip_len()) {
             (RxRoad::Gre, ip) => (ip, ip, 0),
-            (RxRoad::GreUdp, ip) => (0, 0, ip + udp::HEADER),
+            (RxRoad::InUdp(_), ip) => (0, 0, ip + udp::HEADER),
             (RxRoad::Esp, ip) => (ip, ip + esp::PAYLOAD, 0),
             (RxRoad::Udp, ip) => (0, esp::PAYLOAD, ip + udp::HEADER),
         };
-        Layout { road, ip, gre, frame: gre + tunnel.gre_len(), unseen }
+        Layout { road, ip, inner, frame: inner + tunnel.header_len(), unseen }
     }
 
-    /// Bytes of GRE packet with a frame of `frame` bytes.
-    fn gre_packet(&self, frame: usize) -> usize {
-        self.frame - self.gre + frame
+    /// Bytes of a frame of `frame` bytes with the tunnel's own header.
+    fn payload(&self, frame: usize) -> usize {
+        self.frame - self.inner + frame
     }
 
     /// Bytes of the whole packet. None: more than fit the fields that say how many, whatever the path would take.
     fn packet(&self, frame: usize) -> Option<usize> {
-        let gre = self.gre_packet(frame);
+        let payload = self.payload(frame);
         let sealed = matches!(self.road, RxRoad::Esp | RxRoad::Udp);
-        let len = self.ip + if sealed { esp::sealed_len(gre) } else { gre };
+        let len = self.ip + if sealed { esp::sealed_len(payload) } else { payload };
         (self.unseen + len <= usize::from(u16::MAX)).then_some(len)
     }
 }
@@ -141,12 +141,12 @@ impl<'a> Encap<'a> {
     fn close(&mut self, open: &Open) -> Option<()> {
         let config = &self.tunnel.config;
         let packet = self.outbox.room(open.len)?;
-        let gre_packet = self.layout.gre_packet(open.frame);
-        if config.csum {
-            gre::fill_checksum(packet.get_mut(self.layout.gre..)?.get_mut(..gre_packet)?);
+        let payload = self.layout.payload(open.frame);
+        if config.csum && matches!(config.in_udp, None | Some(InUdp::Gre)) {
+            gre::fill_checksum(packet.get_mut(self.layout.inner..)?.get_mut(..payload)?);
         }
         if let Way::Protected(sa) = self.way
-            && !sa.seal(open.number, gre_packet, packet.get_mut(self.layout.ip..)?)
+            && !sa.seal(open.number, payload, packet.get_mut(self.layout.ip..)?)
         {
             return None;
         }
@@ -154,10 +154,12 @@ impl<'a> Encap<'a> {
         packet.frame = open.frame as u32;
         (packet.tos, packet.ttl, packet.df) = (self.tos, self.ttl, config.df);
         match self.way {
-            Way::InUdp => {
-                packet.dst_port = GRE_UDP_PORT;
+            Way::InUdp(kind) => {
+                packet.dst_port = kind.port();
                 packet.entropy = self.entropy;
                 packet.src = config.local;
+                // RFC 7348 section 5 and RFC 8926 section 3.3 would rather have none over IPv4
+                packet.checksum = config.csum || kind == InUdp::Gre;
             }
             Way::Protected(sa) => {
                 if let Road::Udp { remote_port, .. } = &sa.config.road {
@@ -178,9 +180,9 @@ impl<'a> Encap<'a> {
         let room = self.outbox.room(len).and_then(|packet| packet.get_mut(..self.layout.frame));
         let head = room.ok_or(DropReason::NoRoom)?;
         let number = match self.way {
-            Way::Plain | Way::InUdp => 0,
+            Way::Plain | Way::InUdp(_) => 0,
             Way::Protected(sa) => {
-                let bytes = self.layout.gre_packet(frame) as u64;
+                let bytes = self.layout.payload(frame) as u64;
                 sa.number(bytes, self.now).ok_or(DropReason::EspLimit)?
             }
         };
@@ -243,7 +245,7 @@ pub(super) fn headers(
 ) -> Option<[u8; MAX_HEAD]> {
     let c = &tunnel.config;
     let (source, protocol) = match way {
-        Way::Plain | Way::InUdp => (tunnel.source, proto::GRE),
+        Way::Plain | Way::InUdp(_) => (tunnel.source, proto::GRE),
         Way::Protected(sa) => (Some(sa.config.local), proto::ESP),
     };
     let mut head = [0; MAX_HEAD];
@@ -270,8 +272,21 @@ pub(super) fn headers(
         }
         _ => return None,
     }
-    let gre = Gre { protocol: ethernet::TEB, checksum: c.csum, key: c.out_key, sequence: c.seq.then_some(0) };
-    gre.encode(head.get_mut(layout.gre..)?)?;
+    let inner = head.get_mut(layout.inner..)?;
+    let vni = c.out_key.unwrap_or(0);
+    match c.in_udp {
+        None | Some(InUdp::Gre) => {
+            let gre = Gre {
+                protocol: ethernet::TEB,
+                checksum: c.csum,
+                key: c.out_key,
+                sequence: c.seq.then_some(0),
+            };
+            gre.encode(inner)?;
+        }
+        Some(InUdp::Vxlan(_)) => *inner.first_chunk_mut()? = vxlan::encode(vni),
+        Some(InUdp::Geneve(_)) => *inner.first_chunk_mut()? = geneve::encode(ethernet::TEB, vni),
+    }
     Some(head)
 }
 
@@ -308,7 +323,7 @@ mod tests {
     }
 
     fn sent(config: TunnelConfig, source: Option<IpAddr>, frames: &[&[u8]]) -> Vec<(TxPacket, Vec<u8>)> {
-        let way = if config.in_udp { Way::InUdp } else { Way::Plain };
+        let way = config.in_udp.map_or(Way::Plain, Way::InUdp);
         let tunnel = Tunnel::new(config, source, 1500);
         let mut outbox = Outbox::new();
         for frame in frames {
@@ -342,7 +357,7 @@ mod tests {
         let local = "fd00::1".parse().unwrap();
         for (remote, local) in [("10.9.0.2", None), ("fd00::2", Some(local))] {
             let c = TunnelConfig {
-                in_udp: true,
+                in_udp: Some(InUdp::Gre),
                 local,
                 out_key: Some(7),
                 tos: Tos::Inherit,
@@ -356,6 +371,21 @@ mod tests {
             assert_eq!((packet.dst, packet.dst_port), (remote.parse().unwrap(), 4754));
             assert_eq!((packet.src, packet.entropy), (local, 5));
             assert_eq!((packet.tos, packet.ttl, packet.df), (0x22, 7, false));
+        }
+    }
+
+    #[test]
+    fn vxlan_and_geneve_carry_the_vni() {
+        for (kind, head) in [
+            (InUdp::Vxlan(4789), [8, 0, 0, 0, 0x12, 0x34, 0x56, 0]),
+            (InUdp::Geneve(7000), [0, 0, 0x65, 0x58, 0x12, 0x34, 0x56, 0]),
+        ] {
+            for csum in [false, true] {
+                let c = TunnelConfig { in_udp: Some(kind), csum, out_key: Some(0x123456), ..config() };
+                let (packet, bytes) = sent(c, None, &[&inner()]).remove(0);
+                assert_eq!(bytes, [&head[..], &inner()].concat());
+                assert_eq!((packet.dst_port, packet.entropy, packet.checksum), (kind.port(), 5, csum));
+            }
         }
     }
 
@@ -421,7 +451,8 @@ mod tests {
         #[test]
         fn decodes_again(key in any::<Option<u32>>(), csum in any::<bool>(), seq in any::<bool>(),
                          odd in any::<bool>(), in_udp in any::<bool>()) {
-            let c = TunnelConfig { out_key: key, csum, seq, in_udp, ..config() };
+            let in_udp_kind = in_udp.then_some(InUdp::Gre);
+            let c = TunnelConfig { out_key: key, csum, seq, in_udp: in_udp_kind, ..config() };
             let ip = if in_udp { 0 } else { 20 };
             let mut frame = inner();
             if odd {

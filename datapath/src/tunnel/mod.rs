@@ -1,5 +1,5 @@
 //! Tunnels: an Ethernet frame in GRE (RFC 2784, RFC 2890) between two addresses, in the clear, in UDP (RFC 8086) or in
-//! [`crate::esp`].
+//! [`crate::esp`]; or in VXLAN (RFC 7348) or Geneve (RFC 8926).
 //!
 //! Outward [`encap`] is the sink that the offloads write fitted frames into; inward [`demux`] finds the tunnel that a
 //! packet belongs to and [`decap`] takes the frame out. [`ecn`] carries congestion marks across (RFC 6040), [`entropy`] tells
@@ -22,9 +22,9 @@ pub use demux::Demux;
 pub use outbox::Outbox;
 
 use crate::esp::{self, OutboundSa};
-use crate::port::RxRoad;
+use crate::port::{InUdp, RxRoad};
 use crate::snapshot::PolicyId;
-use crate::wire::udp;
+use crate::wire::{geneve, udp, vxlan};
 
 /// The outer TOS or traffic class. ECN bits are handled by RFC 6040 in either case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,11 +51,11 @@ pub struct TunnelConfig {
     pub remote: IpAddr,
     /// `options:local_ip`.
     pub local: Option<IpAddr>,
-    /// `options:in_key` or `key`. None or Some(0): accepts packets without a key and with key 0.
+    /// `options:in_key` or `key`; of VXLAN and Geneve the VNI. None or Some(0): accepts packets without a key and with key 0.
     pub in_key: Option<u32>,
     /// `options:out_key` or `key`. Some(0) sends the key 0, None sends none.
     pub out_key: Option<u32>,
-    /// `options:csum`: send checksums (received ones are always verified).
+    /// `options:csum`: send checksums, GRE's own or UDP's (received ones are always verified).
     pub csum: bool,
     /// `options:seq`: send sequence numbers.
     pub seq: bool,
@@ -65,8 +65,9 @@ pub struct TunnelConfig {
     pub ttl: Ttl,
     /// `options:df_default`.
     pub df: bool,
-    /// `options:encapsulation=udp` without IPsec: GRE goes and is taken in UDP (RFC 8086), and in nothing else.
-    pub in_udp: bool,
+    /// It goes and is taken in UDP, so, and in nothing else: GRE with `options:encapsulation=udp` and no IPsec, VXLAN,
+    /// Geneve. None: GRE in IP, or in ESP.
+    pub in_udp: Option<InUdp>,
 }
 
 impl TunnelConfig {
@@ -82,7 +83,7 @@ impl TunnelConfig {
             tos: Tos::Fixed(0),
             ttl: Ttl::Fixed(64),
             df: true,
-            in_udp: false,
+            in_udp: None,
         }
     }
 }
@@ -111,8 +112,8 @@ pub struct Tunnel {
 pub enum Way<'a> {
     /// As GRE in IP.
     Plain,
-    /// As GRE in UDP.
-    InUdp,
+    /// In UDP.
+    InUdp(InUdp),
     /// In ESP.
     Protected(&'a OutboundSa),
 }
@@ -123,7 +124,7 @@ impl Way<'_> {
     pub fn road(&self) -> RxRoad {
         match self {
             Way::Plain => RxRoad::Gre,
-            Way::InUdp => RxRoad::GreUdp,
+            Way::InUdp(kind) => RxRoad::InUdp(*kind),
             Way::Protected(sa) => sa.config.road.kind(),
         }
     }
@@ -142,9 +143,14 @@ impl Tunnel {
         }
     }
 
-    /// Bytes of GRE header that this tunnel sends.
-    pub fn gre_len(&self) -> usize {
+    /// Bytes of header that this tunnel puts right before the frame.
+    pub fn header_len(&self) -> usize {
         let c = &self.config;
+        match c.in_udp {
+            Some(InUdp::Vxlan(_)) => return vxlan::HEADER,
+            Some(InUdp::Geneve(_)) => return geneve::HEADER,
+            None | Some(InUdp::Gre) => {}
+        }
         4 + 4 * (usize::from(c.csum) + usize::from(c.out_key.is_some()) + usize::from(c.seq))
     }
 
@@ -158,10 +164,10 @@ impl Tunnel {
         let packet = (self.path_mtu.load(Relaxed) as usize).saturating_sub(self.ip_len());
         let gre = match road {
             RxRoad::Gre => packet,
-            RxRoad::GreUdp => packet.saturating_sub(udp::HEADER),
+            RxRoad::InUdp(_) => packet.saturating_sub(udp::HEADER),
             RxRoad::Esp => esp::room(packet),
             RxRoad::Udp => esp::room(packet.saturating_sub(udp::HEADER)),
         };
-        gre.saturating_sub(self.gre_len())
+        gre.saturating_sub(self.header_len())
     }
 }

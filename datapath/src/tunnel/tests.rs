@@ -13,7 +13,7 @@ use crate::counters::DropReason;
 use crate::esp::{InboundSa, OutboundSa, Road, SaConfig, SaKey};
 use crate::offload::testing::{Spec, assert_checksums, ip_of, spec, tcp_spec};
 use crate::offload::{Fit, FrameSink, fit};
-use crate::port::{RxPacket, TxPacket};
+use crate::port::{InUdp, RxPacket, TxPacket};
 use crate::slab::{Piece, Slab};
 use crate::snapshot::{BridgeId, Policy, Port, PortId, PortKind, Snapshot};
 use crate::vnet::VnetHdr;
@@ -83,7 +83,7 @@ impl Setup {
         }
         let tunnel = Tunnel::new(self.tunnel.clone(), Some(here(self.v6)), self.mtu);
         let mut host = Host { snapshot, inbound, port };
-        host.add(Tunnel { policy: (!self.tunnel.in_udp).then_some(id), ..tunnel });
+        host.add(Tunnel { policy: self.tunnel.in_udp.is_none().then_some(id), ..tunnel });
         host
     }
 }
@@ -231,7 +231,10 @@ proptest! {
 
 #[test]
 fn the_longest_frame_fits_exactly() {
-    for (road, v6) in [RxRoad::Gre, RxRoad::GreUdp, RxRoad::Esp, RxRoad::Udp]
+    let in_udp = [InUdp::Gre, InUdp::Vxlan(4789), InUdp::Geneve(6081)].map(RxRoad::InUdp);
+    for (road, v6) in [RxRoad::Gre, RxRoad::Esp, RxRoad::Udp]
+        .into_iter()
+        .chain(in_udp)
         .into_iter()
         .flat_map(|r| [(r, false), (r, true)])
     {
@@ -241,10 +244,16 @@ fn the_longest_frame_fits_exactly() {
                 setup.tunnel = TunnelConfig { csum, seq, out_key, ..setup.tunnel };
                 setup.outbound = road != RxRoad::Gre;
                 setup.may_send_plain = road == RxRoad::Gre;
-                setup.tunnel.in_udp = road == RxRoad::GreUdp;
+                setup.tunnel.in_udp = match road {
+                    RxRoad::InUdp(kind) => Some(kind),
+                    _ => None,
+                };
                 let host = setup.host();
-                let unseen =
-                    if matches!(road, RxRoad::Udp | RxRoad::GreUdp) { host.tunnel().ip_len() + 8 } else { 0 };
+                let unseen = if matches!(road, RxRoad::Udp | RxRoad::InUdp(_)) {
+                    host.tunnel().ip_len() + 8
+                } else {
+                    0
+                };
                 let longest = host.tunnel().max_frame(road);
                 assert_eq!(host.snapshot.max_frame(host.tunnel()), longest);
                 for (len, fits) in [(longest, true), (longest + 1, false)] {
@@ -349,10 +358,11 @@ fn in_udp_is_a_tunnel_of_its_own() {
     for v6 in [false, true] {
         let plain = Setup { may_send_plain: true, ..Setup::new(RxRoad::Esp, v6) };
         let mut in_udp = plain.clone();
-        in_udp.tunnel.in_udp = true;
-        for (setup, takes, refuses) in
-            [(plain, RxRoad::Gre, RxRoad::GreUdp), (in_udp, RxRoad::GreUdp, RxRoad::Gre)]
-        {
+        in_udp.tunnel.in_udp = Some(InUdp::Gre);
+        for (setup, takes, refuses) in [
+            (plain, RxRoad::Gre, RxRoad::InUdp(InUdp::Gre)),
+            (in_udp, RxRoad::InUdp(InUdp::Gre), RxRoad::Gre),
+        ] {
             assert!(setup.host().receive(takes, &gre).is_ok());
             assert_eq!(setup.host().receive(refuses, &gre), Err(DropReason::GreNoTunnel));
         }
@@ -461,8 +471,8 @@ fn nothing_is_recognized_in_what_comes_out_of_esp() {
     assert!(host.receive(RxRoad::Gre, &gre).unwrap().1.is_gso());
     // GRE in UDP comes from kernels on the same machine in that shape, too
     let mut in_udp = setup.clone();
-    in_udp.tunnel.in_udp = true;
-    assert!(in_udp.host().receive(RxRoad::GreUdp, &gre).unwrap().1.is_gso());
+    in_udp.tunnel.in_udp = Some(InUdp::Gre);
+    assert!(in_udp.host().receive(RxRoad::InUdp(InUdp::Gre), &gre).unwrap().1.is_gso());
     assert_eq!(
         host.receive(RxRoad::Esp, &from_there(&host, 1, &gre, 47)).unwrap(),
         (frame, VnetHdr::default())

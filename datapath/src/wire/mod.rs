@@ -13,6 +13,7 @@
 
 pub mod checksum;
 pub mod ethernet;
+pub mod geneve;
 pub mod gre;
 pub mod icmp;
 pub mod ipv4;
@@ -22,6 +23,7 @@ pub mod parse;
 pub mod sctp;
 pub mod tcp;
 pub mod udp;
+pub mod vxlan;
 
 pub use parse::{Ip, Link, Parsed, Version, parse};
 

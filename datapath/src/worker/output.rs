@@ -29,8 +29,10 @@ struct LocalOutput {
 }
 
 /// The outbox of one family and road; the socket is None while no tunnel needs it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct UnderlayOutput {
+    v6: bool,
+    road: RxRoad,
     socket: Option<Arc<Underlay>>,
     outbox: Option<Box<Outbox>>,
 }
@@ -60,18 +62,19 @@ pub(super) struct Outputs {
     local: Vec<Option<Box<LocalOutput>>>,
     /// Local ports with something waiting.
     waiting: Vec<PortId>,
-    /// By [`underlay`].
-    underlays: [UnderlayOutput; UNDERLAYS],
+    /// One a family and road; few.
+    underlays: Vec<UnderlayOutput>,
     device: DeviceOutput,
     scratch: Vec<u8>,
 }
 
-/// Families times roads.
-const UNDERLAYS: usize = 8;
-
-/// Which of the outboxes a packet waits in.
-fn underlay(v6: bool, road: RxRoad) -> usize {
-    2 * road as usize + usize::from(v6)
+/// The outbox that a packet waits in; made when it is first asked for.
+fn underlay(outputs: &mut Vec<UnderlayOutput>, v6: bool, road: RxRoad) -> Option<&mut UnderlayOutput> {
+    let at = outputs.iter().position(|output| (output.v6, output.road) == (v6, road)).unwrap_or_else(|| {
+        outputs.push(UnderlayOutput { v6, road, socket: None, outbox: None });
+        outputs.len() - 1
+    });
+    outputs.get_mut(at)
 }
 
 impl Outputs {
@@ -80,7 +83,7 @@ impl Outputs {
             worker,
             local: Vec::new(),
             waiting: Vec::with_capacity(64),
-            underlays: Default::default(),
+            underlays: Vec::new(),
             device: DeviceOutput::default(),
             scratch: Vec::new(),
         }
@@ -99,11 +102,12 @@ impl Outputs {
             output.socket = None;
         }
         for socket in &snapshot.underlays {
-            let output = self.underlays.get_mut(underlay(socket.is_ipv6(), socket.road()));
+            let output = underlay(&mut self.underlays, socket.is_ipv6(), socket.road());
             if let Some(output) = output.filter(|output| output.socket.is_none()) {
                 output.socket = Some(Arc::clone(socket));
             }
         }
+        self.underlays.retain(|output| output.socket.is_some());
     }
 
     /// Queues a frame for a local port.
@@ -155,8 +159,8 @@ impl Outputs {
         {
             return fitted;
         }
-        let underlay = underlay(tunnel.config.remote.is_ipv6(), way.road());
-        let Some(underlay) = self.underlays.get_mut(underlay) else {
+        let v6 = tunnel.config.remote.is_ipv6();
+        let Some(underlay) = underlay(&mut self.underlays, v6, way.road()) else {
             return Fit::Dropped(DropReason::UnderlayTx);
         };
         if underlay.outbox.as_ref().is_some_and(|o| o.short_of(OUTBOX_BYTES, OUTBOX_PACKETS)) {
@@ -166,7 +170,7 @@ impl Outputs {
         let Some(mut encap) = Encap::new(tunnel, port.id, way, inner.as_ref(), now, outbox) else {
             return Fit::Dropped(DropReason::UnderlayTx);
         };
-        if matches!(way, Way::InUdp) {
+        if matches!(way, Way::InUdp(_)) {
             encap = encap.with_entropy(entropy::of(frame, inner.as_ref()));
         }
         let fitted = fit(frame, vnet, tunnel.max_frame(way.road()), &mut encap);
@@ -323,6 +327,7 @@ mod tests {
     use super::*;
     use crate::counters::PortStats;
     use crate::esp::testing::{config, outbound};
+    use crate::port::InUdp;
     use crate::port::memory::Far;
     use crate::snapshot::BridgeId;
     use crate::tunnel::TunnelConfig;
@@ -421,7 +426,7 @@ mod tests {
     fn what_the_underlay_does_not_take_was_not_sent() {
         let tunnel = tunnel();
         let sa = outbound(config());
-        for way in [Way::Plain, Way::InUdp, Way::Protected(&sa)] {
+        for way in [Way::Plain, Way::InUdp(InUdp::Gre), Way::Protected(&sa)] {
             // there is no socket
             let (mut outputs, snapshot, port) = outputs(PortKind::Tunnel(Arc::clone(&tunnel)));
             let (drops, mut slab) = (DropCell::new(), Slab::new());
@@ -445,7 +450,7 @@ mod tests {
         let vnet = VnetHdr { gso_type: GSO_TCPV4, gso_size: 88.into(), ..VnetHdr::default() };
         let (small, big) = (tcp(0, 1), tcp(0, 65_535 - 40));
         let sa = outbound(config());
-        for (way, smalls) in [Way::Plain, Way::InUdp, Way::Protected(&sa)]
+        for (way, smalls) in [Way::Plain, Way::InUdp(InUdp::Gre), Way::Protected(&sa)]
             .into_iter()
             .flat_map(|w| [0, 200, 300, 500].map(|n| (w, n)))
         {

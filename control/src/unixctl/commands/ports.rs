@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use datapath::counters::PortStats;
+use datapath::port::{GENEVE_PORT, InUdp, VXLAN_PORT};
 use datapath::snapshot::{Port, PortKind, Snapshot};
 use datapath::tunnel::{Tos, Ttl, TunnelConfig};
 
@@ -69,7 +70,14 @@ pub fn list_tunnels(snapshot: &Snapshot) -> Reply {
         let local = config.local.map_or_else(|| "::".to_owned(), |l| l.to_string());
         let key =
             |k: Option<u32>| k.filter(|k| *k != 0).map_or_else(|| "0".to_owned(), |k| format!("{k:#x}"));
-        let _ = write!(out, "port {}: {} (gre: {local}->{}", number(port), port.name, config.remote);
+        let _ = write!(
+            out,
+            "port {}: {} ({}: {local}->{}",
+            number(port),
+            port.name,
+            tunnel_type(config),
+            config.remote
+        );
         let _ = write!(out, ", key={}, legacy_l2, dp port={}", key(config.in_key), number(port));
         if config.out_key != config.in_key {
             let _ =
@@ -90,7 +98,7 @@ pub fn list_tunnels(snapshot: &Snapshot) -> Reply {
         if config.csum {
             out += ", csum=true";
         }
-        if config.in_udp {
+        if config.in_udp == Some(InUdp::Gre) {
             out += ", encapsulation=udp";
         }
         out += ")\n";
@@ -100,14 +108,22 @@ pub fn list_tunnels(snapshot: &Snapshot) -> Reply {
 
 /// `tnl/ports/show`: what tunnels listen on, one line a protocol.
 pub fn tunnel_ports(snapshot: &Snapshot) -> Reply {
-    let all = tunnels(snapshot);
-    let line = |name: &str, v4: bool| {
-        let mut of_family = all.iter().filter(|(_, c)| c.remote.is_ipv4() == v4);
-        let (first, count) = (of_family.clone().next()?, of_family.by_ref().count());
-        Some(format!("{name} ({}) ref_cnt={count}\n", number(first.0)))
-    };
-    let lines = [line("gre_sys", true), line("ip6gre_sys", false)];
-    Ok(std::iter::once("Listening ports:\n".to_owned()).chain(lines.into_iter().flatten()).collect())
+    // in the order of their first ports, which is that in which they came
+    let mut lines: Vec<(String, u32, usize)> = Vec::new();
+    for (port, config) in tunnels(snapshot) {
+        let name = match config.in_udp {
+            None | Some(InUdp::Gre) if config.remote.is_ipv4() => "gre_sys".to_owned(),
+            None | Some(InUdp::Gre) => "ip6gre_sys".to_owned(),
+            Some(InUdp::Vxlan(to)) => format!("vxlan_sys_{to}"),
+            Some(InUdp::Geneve(to)) => format!("genev_sys_{to}"),
+        };
+        match lines.iter_mut().find(|(known, ..)| *known == name) {
+            Some((.., count)) => *count += 1,
+            None => lines.push((name, number(port), 1)),
+        }
+    }
+    let lines = lines.into_iter().map(|(name, first, count)| format!("{name} ({first}) ref_cnt={count}\n"));
+    Ok(std::iter::once("Listening ports:\n".to_owned()).chain(lines).collect())
 }
 
 /// `bridge/dump-flows bridge`: there is one flow a bridge, and it is a learning switch's.
@@ -147,7 +163,24 @@ fn kind(port: &Port) -> String {
     match &port.kind {
         PortKind::Local(_) if port.ofport == LOCAL => "tap".into(),
         PortKind::Local(_) => "system".into(),
-        PortKind::Tunnel(t) => format!("gre: {}", options(&t.config)),
+        PortKind::Tunnel(t) => format!("{}: {}", tunnel_type(&t.config), options(&t.config)),
+    }
+}
+
+/// The type of a tunnel's interface.
+fn tunnel_type(config: &TunnelConfig) -> &'static str {
+    match config.in_udp {
+        None | Some(InUdp::Gre) => "gre",
+        Some(InUdp::Vxlan(_)) => "vxlan",
+        Some(InUdp::Geneve(_)) => "geneve",
+    }
+}
+
+/// The UDP port that its type would not use by itself.
+fn odd_port(config: &TunnelConfig) -> Option<u16> {
+    match config.in_udp? {
+        InUdp::Gre | InUdp::Vxlan(VXLAN_PORT) | InUdp::Geneve(GENEVE_PORT) => None,
+        InUdp::Vxlan(port) | InUdp::Geneve(port) => Some(port),
     }
 }
 
@@ -158,7 +191,8 @@ fn options(c: &TunnelConfig) -> String {
     let options = [
         ("csum", c.csum.then(|| "true".into())),
         ("df_default", (!c.df).then(|| "false".into())),
-        ("encapsulation", c.in_udp.then(|| "udp".into())),
+        ("dst_port", odd_port(c).map(|port| port.to_string())),
+        ("encapsulation", (c.in_udp == Some(InUdp::Gre)).then(|| "udp".into())),
         ("in_key", c.in_key.filter(|_| !same_key).map(|k| k.to_string())),
         ("key", c.in_key.filter(|_| same_key).map(|k| k.to_string())),
         ("local_ip", c.local.map(address)),
@@ -200,6 +234,56 @@ mod tests {
     use super::super::tests::{args, snapshot};
     use super::*;
     use datapath::counters::bump;
+    use datapath::snapshot::PortId;
+    use datapath::tunnel::Tunnel;
+    use std::sync::Arc;
+
+    /// As Open vSwitch 3.1 prints them.
+    #[test]
+    fn vxlan_and_geneve() {
+        let mut s = snapshot();
+        let to = |in_udp, key| TunnelConfig {
+            in_udp: Some(in_udp),
+            in_key: key,
+            out_key: key,
+            ..TunnelConfig::to("192.0.2.2".parse().unwrap())
+        };
+        let configs = [
+            to(InUdp::Vxlan(4789), None),
+            TunnelConfig { csum: true, ..to(InUdp::Vxlan(4789), Some(5)) },
+            to(InUdp::Vxlan(8472), Some(5)),
+            to(InUdp::Geneve(6081), Some(7)),
+        ];
+        let template = s.ports[0].clone().unwrap();
+        let ports = configs.into_iter().zip(0..).map(|(config, id)| {
+            Some(Arc::new(Port {
+                id: PortId(id),
+                name: format!("t{id}"),
+                ofport: id + 1,
+                kind: PortKind::Tunnel(Arc::new(Tunnel::new(config, None, 1500))),
+                ..Port::clone(&template)
+            }))
+        });
+        s.ports = ports.collect();
+        assert_eq!(
+            tunnel_ports(&s).unwrap(),
+            "Listening ports:\nvxlan_sys_4789 (1) ref_cnt=2\nvxlan_sys_8472 (3) ref_cnt=1\n\
+             genev_sys_6081 (4) ref_cnt=1\n"
+        );
+        assert_eq!(
+            dpif_show(&s).unwrap().lines().skip(2).take(4).collect::<Vec<_>>(),
+            [
+                "    t0 1/1: (vxlan: remote_ip=192.0.2.2)",
+                "    t1 2/2: (vxlan: csum=true, key=5, remote_ip=192.0.2.2)",
+                "    t2 3/3: (vxlan: dst_port=8472, key=5, remote_ip=192.0.2.2)",
+                "    t3 4/4: (geneve: key=7, remote_ip=192.0.2.2)",
+            ]
+        );
+        assert_eq!(
+            list_tunnels(&s).unwrap().lines().nth(1).unwrap(),
+            "port 2: t1 (vxlan: ::->192.0.2.2, key=0x5, legacy_l2, dp port=2, ttl=64, csum=true)"
+        );
+    }
 
     #[test]
     fn layouts() {

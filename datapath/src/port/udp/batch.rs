@@ -4,7 +4,7 @@ use std::iter;
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::{PAUSE, UdpSocket, remote, train};
+use super::{Exit, PAUSE, UdpSocket, remote, train};
 use crate::port::{Refusal, Sent, Tally, TxPacket};
 use crate::sys::mmsg::{self, Refused, Sender};
 
@@ -14,7 +14,7 @@ pub(super) struct Batch<'a> {
     packets: &'a [TxPacket],
     trains: bool,
     /// Which exit what waits in the sender leaves by.
-    exit: Option<u8>,
+    exit: Exit,
     tally: Tally,
     /// The socket takes no more: the first packet that was not tried.
     end: Option<usize>,
@@ -30,7 +30,7 @@ impl<'a> Batch<'a> {
         packets: &'a [TxPacket],
         trains: bool,
     ) -> Batch<'a> {
-        Batch { socket, buf, packets, trains, exit: None, tally: Tally::default(), end: None }
+        Batch { socket, buf, packets, trains, exit: Exit::Own, tally: Tally::default(), end: None }
     }
 
     pub(super) fn send(mut self, refused: OnRefusal<'_>) -> Sent {
@@ -64,7 +64,13 @@ impl<'a> Batch<'a> {
         if !self.trains {
             return 1;
         }
-        self.packets.get(first..).map_or(1, train::len).max(1)
+        match self.packets.get(first..) {
+            // the kernel cuts no message without a checksum
+            Some(rest) if rest.first().is_some_and(|p| !matches!(self.socket.exit_of(p), Exit::Bare(_))) => {
+                train::len(rest).max(1)
+            }
+            _ => 1,
+        }
     }
 
     /// The bytes of some packets that lie one behind the other.
@@ -153,6 +159,7 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
+    use crate::port::RxRoad;
     use crate::slab::{SLOTS, Slab};
     use crate::snapshot::PortId;
     use crate::sys::udp::Udp;
@@ -160,7 +167,7 @@ mod tests {
     /// A kernel or a device that knows no trains: what one would have held goes all the same, and the next ones are not tried.
     #[test]
     fn a_train_that_is_refused_goes_in_pieces() {
-        let socket = UdpSocket::new(Udp::v4(0, 64, 1 << 20).unwrap(), 0, None);
+        let socket = UdpSocket::new(Udp::v4(0, 64, 1 << 20).unwrap(), RxRoad::Udp, 0, None);
         let here = socket2::SockRef::from(&socket.as_fd()).local_addr().unwrap().as_socket_ipv4().unwrap();
         let to = SocketAddr::from(([127, 0, 0, 1], here.port()));
         let packet = |i: u32| TxPacket {

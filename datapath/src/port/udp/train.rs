@@ -21,7 +21,7 @@ pub(super) fn len(packets: &[TxPacket]) -> usize {
 
 /// `packet` lies behind `last`, goes the same way and is no longer.
 fn follows(packet: &TxPacket, last: &TxPacket) -> bool {
-    let way = |p: &TxPacket| (p.dst, p.dst_port, p.src, p.tos, p.ttl, p.df, p.entropy);
+    let way = |p: &TxPacket| (p.dst, p.dst_port, p.src, p.tos, p.ttl, (p.df, p.checksum), p.entropy);
     last.start.checked_add(last.len) == Some(packet.start)
         && (1..=last.len).contains(&packet.len)
         && way(packet) == way(last)
