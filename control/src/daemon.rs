@@ -25,6 +25,7 @@ use crate::logging::Vlog;
 use crate::reconcile::Reconciler;
 use crate::rundir::{MONITOR_IPSEC, OVSDB_SERVER, RunDir, VSWITCHD};
 use crate::shutdown::Shutdown;
+use crate::spanning::Spanning;
 use crate::unixctl::coverage::{self, Coverage};
 use crate::unixctl::{Commands, commands, server};
 use crate::{cli, privileges};
@@ -59,6 +60,8 @@ pub struct Daemon {
     pub datapath: Rc<Datapath>,
     /// What protects tunnels.
     pub ipsec: Rc<Ipsec>,
+    /// What keeps bridges free of loops.
+    pub spanning: Rc<Spanning>,
     /// The log.
     pub vlog: Arc<Vlog>,
     /// Asked when it is to end.
@@ -123,11 +126,13 @@ fn run_claimed(
 ) -> anyhow::Result<()> {
     let db = open_database(config)?;
     let datapath = Rc::new(Datapath::start(config.workers).context("cannot start the datapath")?);
+    let ipsec = Rc::new(Ipsec::new(datapath.clone()));
     let daemon = Rc::new(Daemon {
         rundir: config.rundir.clone(),
         db: Rc::new(RefCell::new(db)),
         changed: Rc::default(),
-        ipsec: Rc::new(Ipsec::new(datapath.clone())),
+        spanning: Rc::new(Spanning::new(datapath.clone(), ipsec.state())),
+        ipsec,
         datapath,
         vlog,
         shutdown,
@@ -204,8 +209,8 @@ impl Daemon {
         let wrote = Rc::<Notify>::default();
         let owner = self.rundir.path().display().to_string();
         let identity = self.system_id();
-        let (datapath, ipsec) = (self.datapath.clone(), self.ipsec.clone());
-        let reconciler = Reconciler::new(datapath, ipsec, &owner, &identity, wrote.clone()).await;
+        let (datapath, ipsec, spanning) = (self.datapath.clone(), self.ipsec.clone(), self.spanning.clone());
+        let reconciler = Reconciler::new(datapath, ipsec, spanning, &owner, &identity, wrote.clone()).await;
         let mut reconciler = reconciler.context("cannot look after the host's network devices")?;
         let _db_file = self.serve_database(wrote)?;
         let (stopped, on_stopped) = watch::channel(false);

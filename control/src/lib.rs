@@ -23,6 +23,7 @@ pub mod attach;
 pub mod devices;
 pub mod ipsec;
 pub mod reconcile;
+pub mod spanning;
 pub mod status;
 
 // what ovs-appctl sees

@@ -327,8 +327,9 @@ fn wire_chain([a, b, c]: &[Host; 3]) {
     link((b, "u1", "198.51.100.1"), (c, "u0", "198.51.100.2"), 1500);
 }
 
+/// A wire between two hosts: each its device there and its address in a /24.
 #[track_caller]
-fn link((a, da, ia): (&Host, &str, &str), (b, db, ib): (&Host, &str, &str), mtu: u32) {
+pub fn link((a, da, ia): (&Host, &str, &str), (b, db, ib): (&Host, &str, &str), mtu: u32) {
     a.ns.veth(da, &b.ns, db, mtu);
     a.ns.nic(da);
     b.ns.nic(db);

@@ -189,8 +189,11 @@ async fn with_host(
     let db = database();
     let datapath = Rc::new(Datapath::start(2).unwrap());
     let ipsec = Rc::new(Ipsec::new(datapath.clone()));
+    let spanning = Rc::new(crate::spanning::Spanning::new(datapath.clone(), ipsec.state()));
     let reconciler =
-        Reconciler::new(datapath.clone(), ipsec.clone(), "test", "identity", Rc::default()).await.unwrap();
+        Reconciler::new(datapath.clone(), ipsec.clone(), spanning, "test", "identity", Rc::default())
+            .await
+            .unwrap();
     add_br(&db, "br0", json!({}));
     let options = map(&[("remote_ip", PEER), ("psk", SECRET)]);
     add_port(&db, "br0", "gre0", json!({"type": "ipsec_gre", "options": options}), json!({}));

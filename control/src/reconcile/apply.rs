@@ -215,7 +215,8 @@ impl Reconciler {
         if matches!(kind, PortKind::Local(_)) && ofport != OFPORT_LOCAL {
             self.next_worker = worker.wrapping_add(1);
         }
-        let port = Port { worker, ..Port::new(PortId(id), bridge.id, ofport, name, kind) };
+        let stp = self.spanning.first_state(bridge_name, name);
+        let port = Port { worker, stp, ..Port::new(PortId(id), bridge.id, ofport, name, kind) };
         tracing::info!("bridge {bridge_name}: added interface {name} on port {ofport}");
         bridge.failed.remove(name);
         let fdb = bridge.fdb.clone();

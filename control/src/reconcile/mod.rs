@@ -44,6 +44,7 @@ use crate::devices::member;
 use crate::devices::netlink::{Change, Links, Monitor, Netlink};
 use crate::devices::path::Paths;
 use crate::ipsec::Ipsec;
+use crate::spanning::Spanning;
 use crate::status;
 use actual::{Ids, PortState, State};
 use device::Choice;
@@ -85,6 +86,7 @@ pub struct Reconciler {
     warned: BTreeSet<String>,
     takeover: Takeover,
     ipsec: Rc<Ipsec>,
+    spanning: Rc<Spanning>,
     /// Tells our devices from those of another daemon on this host.
     owner: String,
     /// Tells this host's devices from those of others; goes into addresses.
@@ -97,12 +99,13 @@ pub struct Reconciler {
 }
 
 impl Reconciler {
-    /// Nothing is made yet. `ipsec` protects tunnels in the same `datapath`. `owner` tells this daemon from others on the host
+    /// Nothing is made yet. `ipsec` protects tunnels in the same `datapath`, `spanning` has the trees of the same state. `owner` tells this daemon from others on the host
     /// (its run directory does), `identity` this host from others (`external_ids:system-id` does). `wrote` is told whenever
     /// rows were written. Must be called inside a tokio runtime.
     pub async fn new(
         datapath: Rc<Datapath>,
         ipsec: Rc<Ipsec>,
+        spanning: Rc<Spanning>,
         owner: &str,
         identity: &str,
         wrote: Rc<Notify>,
@@ -120,6 +123,7 @@ impl Reconciler {
             links: Links::default(),
             state: ipsec.state(),
             ipsec,
+            spanning,
             port_ids: Ids::default(),
             bridge_ids: Ids::default(),
             dirty: false,
@@ -148,6 +152,8 @@ impl Reconciler {
         let events = publish::event_fd(&self.datapath);
         let ipsec = self.ipsec.clone();
         let protecting = tokio::task::spawn_local(ipsec.clone().run());
+        let spanning = self.spanning.clone();
+        let keeping_trees = tokio::task::spawn_local(spanning.clone().run());
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut unseen = None::<Change>;
@@ -172,12 +178,15 @@ impl Reconciler {
                 () = readable(events.as_ref()) => self.heed_events(db).await,
                 () = self.choice.changed() => self.follow_paths(db).await,
                 () = ipsec.news() => self.write_tunnel_status(db).await,
+                () = spanning.news() => self.write_trees(db),
                 _ = ticks.tick() => self.tick(db).await,
             }
         }
         // While the sockets are still there
         ipsec.end();
         let _ = protecting.await;
+        spanning.end();
+        let _ = keeping_trees.await;
         self.tear_down(db).await;
     }
 
@@ -194,6 +203,7 @@ impl Reconciler {
             let server = db.borrow();
             let wanted = Wanted::from_database(server.db());
             self.ipsec.look(server.db(), &wanted);
+            self.spanning.look(server.db());
             (wanted, report::next_cfg(server.db()))
         };
         self.warn(&wanted);
@@ -203,6 +213,7 @@ impl Reconciler {
         self.take_away(&wanted);
         self.settle().await;
         self.make(&wanted, &plan).await;
+        self.dirty |= self.spanning.follow(&self.links, &self.identity);
         let in_force = self.settle().await;
         self.follow_trains(&wanted).await;
         if self.tend(&wanted).await {
@@ -214,6 +225,7 @@ impl Reconciler {
         let mut updates =
             report::report(&wanted, &self.state.borrow(), &self.links, self.takeover.failures());
         updates.extend(self.tunnel_status(&wanted).await);
+        updates.extend(self.spanning.columns(db.borrow().db()));
         if in_force {
             updates.extend(report::applied(db.borrow().db(), next_cfg));
         }
@@ -221,8 +233,14 @@ impl Reconciler {
     }
 
     async fn tunnel_status(&mut self, wanted: &Wanted) -> Vec<RowUpdate> {
-        let egress = self.egress().await;
-        report::tunnels(&self.state.borrow(), wanted, &egress, &self.ipsec.views(), &self.choice)
+        let (egress, views) = (self.egress().await, self.ipsec.views());
+        self.spanning.hear(&self.links, &egress, &views);
+        report::tunnels(&self.state.borrow(), wanted, &egress, &views, &self.choice)
+    }
+
+    fn write_trees(&self, db: &RefCell<Server>) {
+        let updates = self.spanning.columns(db.borrow().db());
+        self.write(db, &updates);
     }
 
     async fn write_tunnel_status(&mut self, db: &RefCell<Server>) {
@@ -247,7 +265,8 @@ impl Reconciler {
             self.statistics_due = now + status::interval(db.borrow().db());
             let wanted = Wanted::from_database(db.borrow().db());
             self.takeover.repair(&taking(&wanted));
-            let updates = status::statistics(&wanted, &self.state.borrow(), &self.links);
+            let mut updates = status::statistics(&wanted, &self.state.borrow(), &self.links);
+            updates.extend(self.spanning.columns(db.borrow().db()));
             self.write(db, &updates);
         }
     }

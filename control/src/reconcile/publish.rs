@@ -1,7 +1,7 @@
 //! Putting a new picture in force, for whoever changes the state.
 
 use std::cell::RefCell;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use datapath::handle::Datapath;
@@ -53,7 +53,12 @@ pub async fn publish(datapath: &Datapath, state: &RefCell<State>) -> Published {
 
 /// Readable when workers have told something. Each holder hears of everything that happens from now on.
 pub fn event_fd(datapath: &Datapath) -> Option<AsyncFd<OwnedFd>> {
-    let fd = datapath.event_fd().try_clone_to_owned();
+    listen(datapath.event_fd())
+}
+
+/// The same for any descriptor of the datapath's.
+pub fn listen(fd: BorrowedFd<'_>) -> Option<AsyncFd<OwnedFd>> {
+    let fd = fd.try_clone_to_owned();
     // The successor is unsafe for the sake of types that lie about their descriptor; OwnedFd does not
     #[allow(deprecated)]
     match fd.and_then(|fd| AsyncFd::with_interest(fd, Interest::READABLE)) {

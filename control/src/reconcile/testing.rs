@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::Reconciler;
 use crate::ipsec::Ipsec;
+use crate::spanning::Spanning;
 
 /// A database as it is when the switch has just started for the first time.
 pub fn database() -> RefCell<Server> {
@@ -121,5 +122,6 @@ pub fn error(db: &RefCell<Server>, name: &str) -> String {
 pub async fn reconciler() -> Reconciler {
     let datapath = Rc::new(Datapath::start(1).unwrap());
     let ipsec = Rc::new(Ipsec::new(datapath.clone()));
-    Reconciler::new(datapath, ipsec, "test", "identity", Rc::default()).await.unwrap()
+    let spanning = Rc::new(Spanning::new(datapath.clone(), ipsec.state()));
+    Reconciler::new(datapath, ipsec, spanning, "test", "identity", Rc::default()).await.unwrap()
 }

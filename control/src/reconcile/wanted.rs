@@ -302,9 +302,12 @@ impl Wanted {
     }
 
     fn warn_of_missing_features(&mut self, name: &str, row: &Row) {
+        if row.bool("stp_enable") && row.bool("rstp_enable") {
+            self.warnings.push(format!(
+                "{name}: RSTP and STP are mutually exclusive but both are configured; enabling RSTP"
+            ));
+        }
         for (set, feature) in [
-            (row.bool("stp_enable"), "STP (stp_enable)"),
-            (row.bool("rstp_enable"), "RSTP (rstp_enable)"),
             (row.bool("mcast_snooping_enable"), "multicast snooping (mcast_snooping_enable)"),
             (!row.refs("controller").is_empty(), "OpenFlow (controller)"),
             (row.opt_str("fail_mode") == Some("secure"), "OpenFlow (fail_mode=secure)"),
@@ -536,12 +539,16 @@ mod tests {
     fn what_is_not_there_is_said() {
         let db = database();
         let config = map(&[("hwaddr", "01:00:00:00:00:01")]);
-        add_br(&db, "br0", json!({"stp_enable": true, "fail_mode": "secure", "other_config": config}));
+        add_br(
+            &db,
+            "br0",
+            json!({"stp_enable": true, "rstp_enable": true, "fail_mode": "secure", "other_config": config}),
+        );
         let wanted = Wanted::from_database(db.borrow().db());
         assert_eq!(
             wanted.warnings,
             [
-                "br0: STP (stp_enable) is not in this version; the bridge learns and forwards",
+                "br0: RSTP and STP are mutually exclusive but both are configured; enabling RSTP",
                 "br0: OpenFlow (fail_mode=secure) is not in this version; the bridge learns and forwards",
                 "br0: hwaddr '01:00:00:00:00:01' is not a unicast Ethernet address",
             ]

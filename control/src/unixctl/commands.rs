@@ -5,6 +5,7 @@ mod fdb;
 pub mod ipsec;
 mod ports;
 mod routes;
+mod spanning;
 
 use datapath::snapshot::{Bridge, BridgeId, Port, Snapshot};
 
@@ -50,7 +51,12 @@ pub fn vswitchd() -> Commands<Daemon> {
         Command::new("qos/show", "interface", 1..=1, look(ports::qos_show)),
         Command::new("tnl/ports/show", "-v", 0..=1, look(|s, _| ports::tunnel_ports(s))),
     ];
-    let all = common(VSWITCHD).into_iter().chain(own).chain(ipsec::commands()).chain(absent::commands());
+    let all = common(VSWITCHD)
+        .into_iter()
+        .chain(own)
+        .chain(ipsec::commands())
+        .chain(spanning::commands())
+        .chain(absent::commands());
     Commands::new(all)
 }
 

@@ -4,7 +4,7 @@
 use crate::unixctl::Command;
 
 /// Name, usage, what is said without an argument, what is said of any name.
-const ABSENT: [(&str, &str, &str, &str); 15] = [
+const ABSENT: [(&str, &str, &str, &str); 11] = [
     ("autoattach/status", "[bridge]", "", "no such bridge"),
     ("bfd/show", "[interface]", "", "no such bfd object"),
     ("bond/list", "", "bond\ttype\trecircID\tmembers\n", ""),
@@ -13,10 +13,6 @@ const ABSENT: [(&str, &str, &str, &str); 15] = [
     ("lacp/show", "[port]", "", "no such lacp object"),
     ("lacp/show-stats", "[port]", "", "no such lacp object"),
     ("mdb/flush", "[bridge]", "table successfully flushed\n", "multicast snooping is disabled"),
-    ("rstp/show", "[bridge]", "", "No such RSTP object"),
-    ("rstp/tcn", "[bridge]", "OK\n", "No such RSTP object"),
-    ("stp/show", "[bridge]", "", "no such stp object"),
-    ("stp/tcn", "[bridge]", "OK\n", "no such stp object"),
     ("tnl/arp/show", "", NEIGHBOURS, ""),
     ("tnl/neigh/show", "", NEIGHBOURS, ""),
     ("upcall/show", "", "", ""),
