@@ -98,10 +98,11 @@ impl Pids {
     }
 }
 
-/// Removes the command sockets of killed daemons. We hold the pid files, so none of them belongs to a living one.
+/// Removes the command and OpenFlow sockets of killed daemons. We hold the pid files, so none of them belongs to a living one.
 fn remove_dead_sockets(rundir: &Path) {
     let entries = std::fs::read_dir(rundir).into_iter().flatten().flatten();
-    for entry in entries.filter(|e| e.file_name().to_str().is_some_and(is_command_socket)) {
+    let dead = |name: &str| is_command_socket(name) || name.ends_with(".mgmt") || name.ends_with(".snoop");
+    for entry in entries.filter(|e| e.file_name().to_str().is_some_and(dead) && is_socket(&e.path())) {
         let _ = std::fs::remove_file(entry.path());
     }
 }

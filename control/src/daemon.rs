@@ -212,6 +212,7 @@ impl Daemon {
         let (datapath, ipsec, spanning) = (self.datapath.clone(), self.ipsec.clone(), self.spanning.clone());
         let reconciler = Reconciler::new(datapath, ipsec, spanning, &owner, &identity, wrote.clone()).await;
         let mut reconciler = reconciler.context("cannot look after the host's network devices")?;
+        reconciler.serve_openflow(&self.rundir, &self.db);
         let _db_file = self.serve_database(wrote)?;
         let (stopped, on_stopped) = watch::channel(false);
         let _ctl_files = [

@@ -26,7 +26,8 @@ pub mod reconcile;
 pub mod spanning;
 pub mod status;
 
-// what ovs-appctl sees
+// what ovs-appctl and ovs-ofctl see
+pub mod openflow;
 pub mod unixctl;
 
 // the command line

@@ -28,7 +28,9 @@ pub fn statistics(wanted: &Wanted, state: &State, links: &Links) -> Vec<RowUpdat
         let Some(actual) = state.bridges.get(name) else { continue };
         for (port_name, port) in &bridge.ports {
             let (Some(row), Some(port)) = (port.row, actual.ports.get(port_name)) else { continue };
-            let columns = vec![("statistics", counters(port, links))];
+            let pairs = counters(port, links).into_iter();
+            let pairs = pairs.map(|(key, n)| (key, i64::try_from(n).unwrap_or(i64::MAX)));
+            let columns = vec![("statistics", Datum::map(pairs))];
             updates.push(RowUpdate { table: "Interface", row, columns });
         }
     }
@@ -37,7 +39,7 @@ pub fn statistics(wanted: &Wanted, state: &State, links: &Links) -> Vec<RowUpdat
 
 /// From the switch's side: received is what came into the bridge by this port. What only the kernel knows of a device is
 /// taken from there.
-fn counters(state: &PortState, links: &Links) -> Datum {
+pub fn counters(state: &PortState, links: &Links) -> Vec<(&'static str, u64)> {
     let sum = state.port.counters.sum();
     let mut pairs = vec![
         ("rx_bytes", sum.rx_bytes),
@@ -60,5 +62,5 @@ fn counters(state: &PortState, links: &Links) -> Datum {
             ("tx_errors", sum.tx_errors),
         ]);
     }
-    Datum::map(pairs.into_iter().map(|(key, n)| (key, i64::try_from(n).unwrap_or(i64::MAX))))
+    pairs
 }

@@ -101,9 +101,22 @@ pub fn normalise(text: &str, host: &Host) -> String {
     let text = text.replace(&host.rundir().display().to_string(), "<rundir>");
     let text = replace(&text, "########-####-####-####-############", "<uuid>");
     let text = replace(&text, "9999-99-99T99:99:99Z", "<time>");
+    // of tunnels, which Open vSwitch makes up
+    let text = replace(&text, "(gre9): addr:##:##:##:##:##:##", "(gre): addr:<mac>");
+    let text = ["duration=", "idle_age="].iter().fold(text, |text, field| without_value(&text, field));
     let mut lines: Vec<&str> = text.lines().collect();
     lines.sort_unstable();
     lines.join("\n")
+}
+
+/// `text` without what follows `field` up to a comma or the end of the word: it tells how long something has lasted.
+fn without_value(text: &str, field: &str) -> String {
+    let mut parts = text.split(field);
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| {
+        let end = part.find([',', '\n', ' ']).unwrap_or(part.len());
+        text + field + "<time>" + &part[end..]
+    })
 }
 
 /// `text` with every match of `shape` replaced by `name`; `#` matches a hexadecimal digit, `9` a decimal one.

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use datapath::fdb::Fdb;
 use datapath::port::esp_device::Inlet;
 use datapath::port::{DeviceRoad, RxRoad, Underlay};
 use datapath::snapshot::{Bridge, BridgeId, OfPort, PolicyId, Port, PortId, PortKind, Snapshot, StpState};
 use datapath::tunnel::Demux;
+use openflow::PortConfig;
 
 use crate::devices::member::Member;
 use crate::ipsec::sas::Sas;
@@ -50,6 +52,8 @@ pub struct BridgeState {
     pub failed: BTreeMap<String, String>,
     /// Where the search for a free OpenFlow number begins.
     pub next_ofport: OfPort,
+    /// When it was made.
+    pub since: Instant,
 }
 
 /// A port that is there.
@@ -61,6 +65,10 @@ pub struct PortState {
     pub attachment: Attachment,
     /// Of its bridge.
     pub fdb: Arc<Fdb>,
+    /// What was asked for by OpenFlow; it lasts as long as the port.
+    pub config: PortConfig,
+    /// When it was made.
+    pub since: Instant,
 }
 
 /// How a port hangs on the host.
@@ -127,7 +135,8 @@ impl State {
         let mut snapshot = Snapshot::default();
         for (name, bridge) in &self.bridges {
             let forwarding = bridge.ports.values().filter(|p| p.port.stp == StpState::Forwarding);
-            let flood = forwarding.map(|p| p.port.id).collect();
+            let floodable = forwarding.filter(|p| !p.config.has(PortConfig::NO_FLOOD));
+            let flood = floodable.map(|p| p.port.id).collect();
             let seen = Bridge {
                 flood,
                 forward_bpdu: bridge.forward_bpdu,
@@ -148,11 +157,19 @@ impl State {
     }
 }
 
+impl PortState {
+    /// A port that has just been made.
+    pub fn new(port: Arc<Port>, attachment: Attachment, fdb: Arc<Fdb>) -> PortState {
+        PortState { port, attachment, fdb, config: PortConfig::default(), since: Instant::now() }
+    }
+}
+
 impl BridgeState {
     /// A bridge without ports.
     pub fn new(id: BridgeId, fdb: Arc<Fdb>, forward_bpdu: bool) -> BridgeState {
         let (ports, failed) = (BTreeMap::new(), BTreeMap::new());
-        BridgeState { id, fdb, forward_bpdu, spanning: false, ports, failed, next_ofport: 1 }
+        let since = Instant::now();
+        BridgeState { id, fdb, forward_bpdu, spanning: false, ports, failed, next_ofport: 1, since }
     }
 
     /// A number for a port: the one asked for if it is free, else the one it had before, else the next free one that no

@@ -55,7 +55,7 @@ impl Reconciler {
         if self.leaving.is_empty() && self.leaving_bridges.is_empty() {
             return true;
         }
-        for PortState { port, attachment, fdb } in std::mem::take(&mut self.leaving) {
+        for PortState { port, attachment, fdb, .. } in std::mem::take(&mut self.leaving) {
             fdb.flush_port(port.id);
             self.port_ids.give_back(port.id.0);
             if let Attachment::Member(member) = attachment
@@ -220,7 +220,7 @@ impl Reconciler {
         tracing::info!("bridge {bridge_name}: added interface {name} on port {ofport}");
         bridge.failed.remove(name);
         let fdb = bridge.fdb.clone();
-        bridge.ports.insert(name.to_owned(), PortState { port: Arc::new(port), attachment, fdb });
+        bridge.ports.insert(name.to_owned(), PortState::new(Arc::new(port), attachment, fdb));
         self.dirty = true;
         true
     }

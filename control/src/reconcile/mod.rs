@@ -44,6 +44,8 @@ use crate::devices::member;
 use crate::devices::netlink::{Change, Links, Monitor, Netlink};
 use crate::devices::path::Paths;
 use crate::ipsec::Ipsec;
+use crate::openflow::{self, OpenFlow};
+use crate::rundir::RunDir;
 use crate::spanning::Spanning;
 use crate::status;
 use actual::{Ids, PortState, State};
@@ -94,6 +96,7 @@ pub struct Reconciler {
     /// Told when rows were written, so that clients hear of it.
     wrote: Rc<Notify>,
     trains: Trains,
+    openflow: Option<OpenFlow>,
     next_worker: usize,
     statistics_due: Instant,
 }
@@ -136,9 +139,21 @@ impl Reconciler {
             identity: identity.to_owned(),
             wrote,
             trains: Trains::default(),
+            openflow: None,
             next_worker: 0,
             statistics_due: Instant::now(),
         })
+    }
+
+    /// Lets `ovs-ofctl` in: from here on sockets come and go with bridges.
+    pub fn serve_openflow(&mut self, rundir: &RunDir, db: &Rc<RefCell<Server>>) {
+        self.openflow = Some(OpenFlow::new(openflow::Context {
+            rundir: rundir.clone(),
+            db: db.clone(),
+            datapath: self.datapath.clone(),
+            state: self.state.clone(),
+            netlink: self.netlink.clone(),
+        }));
     }
 
     /// What is there. Borrow it only between awaits.
@@ -215,6 +230,7 @@ impl Reconciler {
         self.make(&wanted, &plan).await;
         self.dirty |= self.spanning.follow(&self.links, &self.identity);
         let in_force = self.settle().await;
+        self.openflow.iter_mut().for_each(OpenFlow::follow);
         self.follow_trains(&wanted).await;
         if self.tend(&wanted).await {
             self.look_around().await;
@@ -253,6 +269,7 @@ impl Reconciler {
         for bridge in self.state.borrow().bridges.values() {
             bridge.fdb.expire(self.datapath.now());
         }
+        self.openflow.iter_mut().for_each(OpenFlow::follow);
         let now = Instant::now();
         let due = now >= self.statistics_due;
         let broken = self.state.borrow().bridges.values().any(|b| !b.failed.is_empty());

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use datapath::sys::ethtool;
 use ovsdb::{Database, Datum, RowUpdate, Uuid};
 
 use super::actual::{Attachment, BridgeState, State};
@@ -16,6 +17,13 @@ use crate::ipsec::view::View;
 const IFACE_TYPES: [&str; 8] = ["geneve", "gre", "internal", "ip6gre", "ipsec_gre", "system", "tap", "vxlan"];
 /// Datapath types that bridges may name; they are all the same here.
 const DATAPATH_TYPES: [&str; 2] = ["netdev", "system"];
+/// Why a controller is not connected.
+const NO_CONTROLLER: &str =
+    "this version does not speak to OpenFlow controllers: the bridge learns and forwards by itself";
+/// Why a manager is not connected.
+const NO_MANAGER: &str = "this version speaks OVSDB on its unix socket alone";
+/// What a bridge's own interface says when the bridge shall not forward by itself.
+const FAIL_SECURE: &str = "fail_mode=secure has no effect: there are no flows and no controllers, and the bridge learns and forwards by itself";
 
 /// The configuration's number, to be written as `cur_cfg` once it is in force.
 pub fn next_cfg(db: &Database) -> i64 {
@@ -42,17 +50,28 @@ pub fn report(
     links: &Links,
     failures: &BTreeMap<String, String>,
 ) -> Vec<RowUpdate> {
-    let mut updates = Vec::new();
+    let mut updates: Vec<RowUpdate> =
+        wanted.managers.iter().map(|row| unconnected("Manager", *row, NO_MANAGER)).collect();
     for (name, bridge) in &wanted.bridges {
         let actual = state.bridges.get(name);
         updates.push(bridge_row(name, bridge, actual, links));
+        updates.extend(bridge.controllers.iter().map(|row| unconnected("Controller", *row, NO_CONTROLLER)));
         for (port_name, port) in &bridge.ports {
             let Some(row) = port.row else { continue };
-            let columns = interface(name, port_name, port, actual, links, failures);
+            let columns = interface(name, bridge, port_name, port, actual, links, failures);
             updates.push(RowUpdate { table: "Interface", row, columns });
         }
     }
     updates
+}
+
+/// A controller or a manager: the row says why there is no connection, where those who look for one look.
+fn unconnected(table: &'static str, row: Uuid, why: &str) -> RowUpdate {
+    let columns = vec![
+        ("is_connected", false.into()),
+        ("status", Datum::map([("last_error", why), ("state", "VOID")])),
+    ];
+    RowUpdate { table, row, columns }
 }
 
 fn bridge_row(name: &str, wanted: &WantedBridge, actual: Option<&BridgeState>, links: &Links) -> RowUpdate {
@@ -65,6 +84,7 @@ fn bridge_row(name: &str, wanted: &WantedBridge, actual: Option<&BridgeState>, l
 
 fn interface(
     bridge_name: &str,
+    wanted_bridge: &WantedBridge,
     name: &str,
     wanted: &WantedPort,
     bridge: Option<&BridgeState>,
@@ -88,7 +108,8 @@ fn interface(
         ]);
         return columns;
     }
-    columns.push(("error", Datum::optional(failures.get(name).cloned())));
+    let insecure = (name == bridge_name && wanted_bridge.fail_secure).then(|| FAIL_SECURE.to_owned());
+    columns.push(("error", Datum::optional(failures.get(name).cloned().or(insecure))));
     let Some(link) = device(&port.attachment, links) else {
         columns.extend([("admin_state", state_text(false)), ("link_state", state_text(false))]);
         return columns;
@@ -102,6 +123,7 @@ fn interface(
         ("link_resets", Datum::optional(Some(i64::from(link.carrier_changes)))),
         ("status", driver(link)),
     ]);
+    columns.extend(speed(link));
     columns
 }
 
@@ -119,7 +141,10 @@ fn broken(wanted: &WantedPort, error: Option<String>) -> Vec<(&'static str, Datu
         ("status", Datum::empty_map()),
         ("statistics", Datum::empty_map()),
     ];
-    columns.extend(["mac_in_use", "mtu", "ifindex", "link_resets"].map(|c| (c, Datum::empty_set())));
+    columns.extend(
+        ["mac_in_use", "mtu", "ifindex", "link_resets", "duplex", "link_speed"]
+            .map(|c| (c, Datum::empty_set())),
+    );
     columns
 }
 
@@ -171,8 +196,21 @@ fn state_text(up: bool) -> Datum {
 }
 
 fn driver(link: &Link) -> Datum {
-    match link.kind.as_str() {
-        "" => Datum::empty_map(),
-        kind => Datum::map([("driver_name", kind)]),
+    match (ethtool::driver(&link.name), link.kind.as_str()) {
+        (Ok(driver), _) => Datum::map([
+            ("driver_name", driver.name),
+            ("driver_version", driver.version),
+            ("firmware_version", driver.firmware),
+        ]),
+        (Err(_), "") => Datum::empty_map(),
+        (Err(_), kind) => Datum::map([("driver_name", kind)]),
     }
+}
+
+/// What the driver says of the link, if it says.
+fn speed(link: &Link) -> [(&'static str, Datum); 2] {
+    let running = ethtool::link(&link.name).ok();
+    let duplex = running.and_then(|l| l.full_duplex).map(|full| if full { "full" } else { "half" });
+    let speed = running.and_then(|l| l.speed).map(|mbps| i64::from(mbps) * 1_000_000);
+    [("duplex", Datum::optional(duplex)), ("link_speed", Datum::optional(speed))]
 }

@@ -25,6 +25,8 @@ pub struct Wanted {
     pub warnings: Vec<String>,
     /// What they say of this host.
     pub host: HostSettings,
+    /// Managers, whom nobody speaks to.
+    pub managers: Vec<Uuid>,
 }
 
 /// A bridge that shall be there.
@@ -42,6 +44,10 @@ pub struct WantedBridge {
     pub mac: Option<[u8; 6]>,
     /// `other_config:datapath-id`.
     pub datapath_id: Option<String>,
+    /// Controllers, whom nobody speaks to.
+    pub controllers: Vec<Uuid>,
+    /// `fail_mode=secure`: without a controller nothing shall be forwarded.
+    pub fail_secure: bool,
     /// By interface name. Always has one with the bridge's name.
     pub ports: BTreeMap<String, WantedPort>,
 }
@@ -116,6 +122,7 @@ impl Wanted {
     }
 
     fn warn_of_managers(&mut self, db: &Database, root: &Row) {
+        self.managers = root.refs("manager_options");
         for manager in root.refs("manager_options").into_iter().filter_map(|uuid| db.row("Manager", uuid)) {
             self.warnings.push(format!(
                 "manager {}: this version speaks OVSDB on its unix socket alone (forward a port with ssh or socat)",
@@ -136,6 +143,8 @@ impl Wanted {
             forward_bpdu: config("forward-bpdu") == Some("true"),
             mac,
             datapath_id: config("datapath-id").map(str::to_owned),
+            controllers: row.refs("controller"),
+            fail_secure: row.opt_str("fail_mode") == Some("secure"),
             ports: BTreeMap::new(),
         };
         if let Err(error) = device_name(name) {

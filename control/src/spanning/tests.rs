@@ -33,7 +33,7 @@ impl Lab {
             let tunnel = Tunnel::new(TunnelConfig::to(remote.into()), None, 1500);
             let kind = PortKind::Tunnel(Arc::new(tunnel));
             let port = Port::new(PortId(i as u16), BridgeId(0), i as u16 + 1, name, kind);
-            let port = PortState { port: Arc::new(port), attachment: Attachment::Tunnel, fdb: fdb.clone() };
+            let port = PortState::new(Arc::new(port), Attachment::Tunnel, fdb.clone());
             br0.ports.insert(name.into(), port);
         }
         let state = Rc::new(RefCell::new(state));

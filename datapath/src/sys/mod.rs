@@ -7,6 +7,7 @@
 pub mod bpf;
 pub mod cmsg;
 pub mod epoll;
+pub mod ethtool;
 pub mod eventfd;
 pub mod mmsg;
 pub mod packet_socket;

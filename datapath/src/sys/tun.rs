@@ -56,7 +56,7 @@ fn set_offloads(tap: &File) -> io::Result<()> {
     result
 }
 
-fn interface_request(device: &str) -> io::Result<libc::ifreq> {
+pub(super) fn interface_request(device: &str) -> io::Result<libc::ifreq> {
     let name = device.as_bytes();
     // An empty name would have the kernel choose one, a percent sign number them.
     if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.contains(&0) || name.contains(&b'%') {

@@ -1,0 +1,176 @@
+//! `BRIDGE.mgmt` and `BRIDGE.snoop` in the run directory: what `ovs-ofctl` speaks to. They come and go with their bridges.
+//!
+//! What is said there is the business of the crate `openflow`; here are sockets, the picture of a bridge that questions are
+//! answered from, and the changes that a port may be asked for.
+
+mod client;
+mod picture;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Instant;
+
+use datapath::handle::Datapath;
+use tokio::net::UnixListener;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::claim::SocketFile;
+use crate::devices::netlink::Netlink;
+use crate::reconcile::actual::{BridgeState, State};
+use crate::rundir::RunDir;
+
+/// How many clients of one bridge may be connected at the same time.
+const MAX_CLIENTS: usize = 64;
+
+/// What clients are answered from.
+pub struct Context {
+    /// Where sockets go.
+    pub rundir: RunDir,
+    /// The configuration.
+    pub db: Rc<RefCell<ovsdb::Server>>,
+    /// What forwards.
+    pub datapath: Rc<Datapath>,
+    /// What is there.
+    pub state: Rc<RefCell<State>>,
+    /// The host's links.
+    pub netlink: Netlink,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("rundir", &self.rundir).finish_non_exhaustive()
+    }
+}
+
+/// The sockets of all bridges.
+#[derive(Debug)]
+pub struct OpenFlow {
+    context: Rc<Context>,
+    bridges: BTreeMap<String, Served>,
+}
+
+/// The sockets of one bridge. Dropping it ends its clients.
+#[derive(Debug)]
+struct Served {
+    activity: Rc<Cell<Activity>>,
+    _files: Vec<SocketFile>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// When a bridge last got a packet, as far as looking now and then can tell.
+#[derive(Debug, Clone, Copy)]
+struct Activity {
+    packets: u64,
+    at: Instant,
+}
+
+impl Activity {
+    fn look(&mut self, packets: u64, now: Instant) {
+        if packets != self.packets {
+            *self = Activity { packets, at: now };
+        }
+    }
+}
+
+impl OpenFlow {
+    /// No sockets yet.
+    pub fn new(context: Context) -> OpenFlow {
+        OpenFlow { context: Rc::new(context), bridges: BTreeMap::new() }
+    }
+
+    /// Makes sockets for new bridges and removes those of bridges that are gone. To be called after each change, and every
+    /// second or so, so that it is known how long a bridge has been idle. Must be called inside a `LocalSet`.
+    pub fn follow(&mut self) {
+        let state = self.context.state.borrow();
+        self.bridges.retain(|name, _| state.bridges.contains_key(name));
+        for (name, bridge) in &state.bridges {
+            let served = self.bridges.entry(name.clone()).or_insert_with(|| serve(&self.context, name));
+            let mut activity = served.activity.get();
+            activity.look(received(bridge), Instant::now());
+            served.activity.set(activity);
+        }
+    }
+}
+
+/// Packets that came in by the ports that a bridge has.
+fn received(bridge: &BridgeState) -> u64 {
+    bridge.ports.values().map(|p| p.port.counters.sum().rx_packets).sum()
+}
+
+fn serve(context: &Rc<Context>, bridge: &str) -> Served {
+    let activity = Rc::new(Cell::new(Activity { packets: 0, at: Instant::now() }));
+    let mut served = Served { activity, _files: Vec::new(), tasks: Vec::new() };
+    // A name with a slash is no device's, and would lead elsewhere
+    if bridge.contains('/') {
+        return served;
+    }
+    for snoop in [false, true] {
+        let name = format!("{bridge}.{}", if snoop { "snoop" } else { "mgmt" });
+        match SocketFile::listen(context.rundir.path().join(name)) {
+            Ok((listener, file)) => {
+                let (context, activity) = (context.clone(), served.activity.clone());
+                let clients = accept(listener, context, bridge.to_owned(), activity, snoop);
+                served.tasks.push(tokio::task::spawn_local(clients));
+                served._files.push(file);
+            }
+            Err(e) => tracing::warn!("bridge {bridge}: no socket for ovs-ofctl: {e}"),
+        }
+    }
+    served
+}
+
+/// Serves clients for ever; they end when this future is dropped.
+async fn accept(
+    listener: UnixListener,
+    context: Rc<Context>,
+    bridge: String,
+    activity: Rc<Cell<Activity>>,
+    snoop: bool,
+) {
+    let mut clients = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(_) if clients.len() >= MAX_CLIENTS => {
+                    tracing::warn!("bridge {bridge}: too many OpenFlow clients: refused another");
+                }
+                Ok((stream, _)) if snoop => {
+                    clients.spawn_local(client::snoop(stream));
+                }
+                Ok((stream, _)) => {
+                    let (context, bridge) = (context.clone(), bridge.clone());
+                    clients.spawn_local(client::converse(stream, context, bridge, activity.clone()));
+                }
+                Err(e) => {
+                    tracing::warn!("cannot accept OpenFlow clients: {e}");
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+            },
+            _ = clients.join_next(), if !clients.is_empty() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn idle_since_the_last_packet() {
+        let start = Instant::now();
+        let mut activity = Activity { packets: 0, at: start };
+        for (packets, second, idle) in [(0, 1, 1), (5, 2, 0), (5, 3, 1), (5, 9, 7), (6, 10, 0), (3, 11, 0)] {
+            let now = start + Duration::from_secs(second);
+            activity.look(packets, now);
+            assert_eq!(now - activity.at, Duration::from_secs(idle), "at {second}");
+        }
+    }
+}
