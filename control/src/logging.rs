@@ -40,6 +40,8 @@ struct Sinks {
     file: Option<(PathBuf, Option<File>)>,
     syslog: Option<UnixDatagram>,
     limiter: Limiter,
+    /// Modules whose messages are never held back.
+    unlimited: [bool; MODULES.len()],
 }
 
 /// As Open vSwitch has them; in the order of [`Destination::ALL`].
@@ -61,6 +63,7 @@ impl Vlog {
                 file: None,
                 syslog: connect_syslog().ok(),
                 limiter: Limiter::default(),
+                unlimited: [false; MODULES.len()],
             }),
         }
     }
@@ -153,6 +156,21 @@ impl Vlog {
         out
     }
 
+    /// `vlog/enable-rate-limit` and `vlog/disable-rate-limit`, of the modules named or of all.
+    ///
+    /// # Errors
+    /// There is no such module, and nothing is changed.
+    pub fn limit_rate(&self, names: &[String], on: bool) -> Result<(), String> {
+        let chosen = names.iter().map(|name| level::module_index(name)).collect::<Option<Vec<usize>>>();
+        let chosen = chosen.ok_or("unknown module")?;
+        for (module, unlimited) in self.sinks().unlimited.iter_mut().enumerate() {
+            if names.is_empty() || chosen.contains(&module) {
+                *unlimited = !on;
+            }
+        }
+        Ok(())
+    }
+
     fn level(&self, module: usize, destination: usize) -> Level {
         let cell = self.levels.get(module).and_then(|m| m.get(destination));
         cell.map_or(Level::Off, |c| Level::from_u8(c.load(Relaxed)))
@@ -165,7 +183,8 @@ impl Vlog {
     fn write(&self, metadata: &Metadata<'_>, text: &str) {
         let level = Level::from(metadata.level());
         let mut sinks = self.sinks();
-        if level <= Level::Warn {
+        let unlimited = sinks.unlimited.get(level::module_of(metadata.target())).is_some_and(|u| *u);
+        if level <= Level::Warn && !unlimited {
             match sinks.limiter.admit(metadata.callsite(), Instant::now()) {
                 Verdict::Hold => return,
                 Verdict::Write => {}

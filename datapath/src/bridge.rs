@@ -29,6 +29,18 @@ pub enum Verdict {
 /// 5. Look the destination up; a frame never leaves by the port that it came in by.
 #[inline]
 pub fn decide(bridge: &Bridge, port: &Port, frame: &Link, now: u32) -> Verdict {
+    judge(bridge, port, frame, now, |vlan| {
+        bridge.fdb.learn(vlan, frame.src, port.id, now);
+    })
+}
+
+/// What [`decide`] would say. Nothing is learned.
+pub fn foresee(bridge: &Bridge, port: &Port, frame: &Link, now: u32) -> Verdict {
+    judge(bridge, port, frame, now, |_| {})
+}
+
+#[inline(always)]
+fn judge(bridge: &Bridge, port: &Port, frame: &Link, now: u32, learn: impl Fn(u16)) -> Verdict {
     let from = port.id;
     if !ethernet::is_source(frame.src) {
         return Verdict::Discard(DropReason::BadSource);
@@ -41,11 +53,11 @@ pub fn decide(bridge: &Bridge, port: &Port, frame: &Link, now: u32) -> Verdict {
     let vlan = frame.vlan.map_or(0, |tci| tci.vid());
     if port.stp != StpState::Forwarding {
         if port.stp == StpState::Learning {
-            bridge.fdb.learn(vlan, frame.src, from, now);
+            learn(vlan);
         }
         return Verdict::Discard(DropReason::NotForwarding);
     }
-    bridge.fdb.learn(vlan, frame.src, from, now);
+    learn(vlan);
     if ethernet::is_group(frame.dst) {
         return Verdict::Flood;
     }

@@ -133,7 +133,7 @@ fn under(target: &str, prefix: &str) -> bool {
         || target.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
-fn module_index(name: &str) -> Option<usize> {
+pub(super) fn module_index(name: &str) -> Option<usize> {
     MODULES.iter().position(|m| m.eq_ignore_ascii_case(name))
 }
 

@@ -1,7 +1,6 @@
 //! What the database wants: bridges and ports with everything about them checked. Pure: rows in, wishes out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
 
 use datapath::port::InUdp;
 use datapath::tunnel::TunnelConfig;
@@ -275,7 +274,7 @@ impl Wanted {
         let mut tunnels: Vec<(&String, &mut WantedPort)> =
             self.bridges.values_mut().flat_map(|b| &mut b.ports).collect();
         tunnels.sort_by_key(|(name, port)| (port.ofport.is_none_or(|n| n < 1), (*name).clone()));
-        let mut standing: HashMap<(Option<IpAddr>, IpAddr, u32, Option<InUdp>), &String> = HashMap::new();
+        let mut standing = HashMap::<_, &String>::new();
         for (name, port) in tunnels {
             let Ok(What::Tunnel(WantedTunnel { config, .. })) = &port.what else { continue };
             // RFC 2890: no key and key 0 arrive at the same port; so do VNI 0 and none

@@ -6,6 +6,7 @@ pub mod ipsec;
 mod ports;
 mod routes;
 mod spanning;
+mod trace;
 
 use datapath::snapshot::{Bridge, BridgeId, Port, Snapshot};
 
@@ -24,13 +25,21 @@ pub fn vswitchd() -> Commands<Daemon> {
         move |d, args| show(&d.datapath.snapshot(), args)
     }
     let own = [
-        Command::new("bridge/dump-flows", "bridge", 1..=1, |d: &Daemon, args| {
+        Command::new("bridge/dump-flows", "[--offload-stats] bridge", 1..=2, |d: &Daemon, args| {
             ports::dump_flows(&d.datapath.snapshot(), d.started.elapsed().as_secs(), args)
         }),
+        Command::new("bridge/reconnect", "[bridge]", 0..=1, look(reconnect)),
         Command::new("coverage/show", "", 0..=0, |d: &Daemon, _| Ok(d.coverage.borrow().show(d.drops()))),
         Command::new("coverage/read-counter", "COUNTER", 1..=1, read_counter),
         Command::new("dpctl/dump-dps", "", 0..=0, |_, _| Ok("netdev@ovs-netdev".into())),
         Command::new("dpctl/show", "[-s] [dp...]", 0..=usize::MAX, look(ports::dpctl_show)),
+        Command::new("dpif/dump-dps", "", 0..=0, look(|s, _| ports::dump_dps(s))),
+        Command::new(
+            "dpif/dump-flows",
+            "[-m] [--names | --no-names] bridge",
+            1..=usize::MAX,
+            look(dump_flows),
+        ),
         Command::new("dpif/show", "", 0..=0, look(|s, _| ports::dpif_show(s))),
         Command::new("fdb/add", "bridge port vlan mac", 4..=4, look(fdb::add)),
         Command::new("fdb/del", "bridge vlan mac", 3..=3, |d: &Daemon, args| {
@@ -48,8 +57,17 @@ pub fn vswitchd() -> Commands<Daemon> {
         Command::new("ofproto/list-tunnels", "", 0..=0, look(|s, _| ports::list_tunnels(s))),
         Command::new("ovs/route/lookup", "ip_addr", 1..=1, |_, args| routes::lookup(args)),
         Command::new("ovs/route/show", "", 0..=0, |_, _| routes::show()),
+        Command::new(
+            "ofproto/trace",
+            "bridge flow [-generate] [--names]",
+            1..=usize::MAX,
+            |d: &Daemon, args| trace::trace(&d.datapath.snapshot(), d.datapath.now(), args),
+        ),
         Command::new("qos/show", "interface", 1..=1, look(ports::qos_show)),
+        Command::new("tnl/arp/show", "", 0..=0, |_, _| routes::neighbours()),
+        Command::new("tnl/neigh/show", "", 0..=0, |_, _| routes::neighbours()),
         Command::new("tnl/ports/show", "-v", 0..=1, look(|s, _| ports::tunnel_ports(s))),
+        Command::new("upcall/show", "", 0..=0, look(|s, _| Ok(ports::upcalls(s)))),
     ];
     let all = common(VSWITCHD)
         .into_iter()
@@ -93,6 +111,12 @@ fn common(target: &'static str) -> Vec<Command<Daemon>> {
         Command::new("vlog/reopen", "", 0..=0, move |d: &Daemon, _| {
             d.vlog.reopen().map_err(|e| e.to_string()).and_then(|()| done())
         }),
+        Command::new("vlog/enable-rate-limit", "[module]...", 0..=usize::MAX, |d: &Daemon, modules| {
+            d.vlog.limit_rate(modules, true).map(|()| String::new())
+        }),
+        Command::new("vlog/disable-rate-limit", "[module]...", 0..=usize::MAX, |d: &Daemon, modules| {
+            d.vlog.limit_rate(modules, false).map(|()| String::new())
+        }),
         Command::new("vlog/close", "", 0..=0, move |d: &Daemon, _| {
             d.vlog.close();
             done()
@@ -119,6 +143,21 @@ fn memory_show(d: &Daemon, _: Args<'_>) -> Reply {
     let snapshot = d.datapath.snapshot();
     let (ports, bridges) = (snapshot.ports.iter().flatten().count(), bridges(&snapshot).len());
     Ok(format!("handlers:{} ports:{ports} revalidators:1 rules:{bridges}", d.datapath.workers()))
+}
+
+/// No controllers, no connections to make anew.
+fn reconnect(snapshot: &Snapshot, args: Args<'_>) -> Reply {
+    if !args.is_empty() {
+        bridge(snapshot, args).map_err(|_| "Unknown bridge")?;
+    }
+    Ok(String::new())
+}
+
+/// `dpif/dump-flows`: nothing is cached beside the MAC table.
+fn dump_flows(snapshot: &Snapshot, args: Args<'_>) -> Reply {
+    let name = args.last().cloned().unwrap_or_default();
+    bridge(snapshot, &[name])?;
+    Ok(String::new())
 }
 
 fn mdb_show(snapshot: &Snapshot, args: Args<'_>) -> Reply {

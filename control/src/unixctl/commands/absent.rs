@@ -1,33 +1,88 @@
 //! Commands about what this switch does not have. They answer as Open vSwitch does where nothing of the kind is
 //! configured, so that tools that collect everything go on.
 
+use super::ports::DATAPATH;
 use crate::unixctl::Command;
 
-/// Name, usage, what is said without an argument, what is said of any name.
-const ABSENT: [(&str, &str, &str, &str); 11] = [
-    ("autoattach/status", "[bridge]", "", "no such bridge"),
+/// Name, usage, what is said without a name, what is said of any name if that is something else.
+const ABSENT: [(&str, &str, &str, &str); 15] = [
+    ("autoattach/show-isid", "[bridge]", "", ""),
+    ("autoattach/statistics", "[bridge]", "", ""),
+    ("autoattach/status", "[bridge]", "", ""),
     ("bfd/show", "[interface]", "", "no such bfd object"),
     ("bond/list", "", "bond\ttype\trecircID\tmembers\n", ""),
     ("bond/show", "[port]", "", "no such bond"),
     ("cfm/show", "[interface]", "", "no such CFM object"),
+    ("dpctl/ct-stats-show", "[dp]", "Connections Stats:\n    Total: 0\n", UNKNOWN_DATAPATH),
+    ("dpctl/dump-conntrack", "[-m] [-s] [dp]", "", UNKNOWN_DATAPATH),
+    ("dpctl/dump-flows", "[-m] [--names] [dp]", "", UNKNOWN_DATAPATH),
     ("lacp/show", "[port]", "", "no such lacp object"),
     ("lacp/show-stats", "[port]", "", "no such lacp object"),
     ("mdb/flush", "[bridge]", "table successfully flushed\n", "multicast snooping is disabled"),
-    ("tnl/arp/show", "", NEIGHBOURS, ""),
-    ("tnl/neigh/show", "", NEIGHBOURS, ""),
-    ("upcall/show", "", "", ""),
+    ("revalidator/purge", "", "", ""),
+    ("revalidator/wait", "", "", ""),
 ];
 
-/// The kernel resolves the addresses of tunnel packets; its own table says more (`ip neigh`).
-const NEIGHBOURS: &str = "IP                                            MAC                 Bridge\n\
-    ==========================================================================\n";
+/// Name, usage, with how many arguments nothing is named (0: never), what is said of any name.
+const CHANGES: [(&str, &str, usize, &str); 6] = [
+    ("bfd/set-forwarding", "[interface] normal|false|true", 1, "no such BFD object"),
+    ("bond/disable-member", "port member", 0, "no such bond"),
+    ("bond/enable-member", "port member", 0, "no such bond"),
+    ("bond/migrate", "port hash member", 0, "no such bond"),
+    ("bond/set-active-member", "port member", 0, "no such bond"),
+    ("cfm/set-fault", "[interface] normal|false|true", 1, "no such CFM object"),
+];
+
+const UNKNOWN_DATAPATH: &str = "ovs-vswitchd: datapath not found (Invalid argument)";
 
 /// All of them, whatever the target's commands look at.
 pub fn commands<C>() -> impl Iterator<Item = Command<C>> {
-    ABSENT.into_iter().map(|(name, usage, of_all, of_any)| {
-        let most = if of_any.is_empty() { 0 } else { 1 };
-        let reply =
-            move |args: &[String]| if args.is_empty() { Ok(of_all.into()) } else { Err(of_any.into()) };
-        Command::new(name, usage, 0..=most, move |_, args| reply(args))
-    })
+    let shown = ABSENT.into_iter().map(|(name, usage, of_all, of_any)| {
+        let reply = move |args: &[String]| {
+            let named = args.iter().any(|arg| !arg.starts_with('-') && arg != DATAPATH);
+            if named && !of_any.is_empty() { Err(of_any.into()) } else { Ok(of_all.into()) }
+        };
+        Command::new(name, usage, 0..=words(usage), move |_, args| reply(args))
+    });
+    let changed = CHANGES.into_iter().map(|(name, usage, of_all, of_any)| {
+        let least = if of_all == 0 { words(usage) } else { of_all };
+        let reply = move |args: &[String]| {
+            if args.len() == of_all { Ok("OK\n".into()) } else { Err(of_any.into()) }
+        };
+        Command::new(name, usage, least..=words(usage), move |_, args| reply(args))
+    });
+    shown.chain(changed)
+}
+
+fn words(usage: &str) -> usize {
+    usage.split_whitespace().count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unixctl::Commands;
+
+    #[test]
+    fn as_where_nothing_is_configured() {
+        let commands = Commands::new(commands::<()>());
+        for (line, reply) in [
+            ("bfd/show", Ok("")),
+            ("bfd/show p0", Err("no such bfd object")),
+            ("bfd/set-forwarding normal", Ok("OK\n")),
+            ("bfd/set-forwarding p0 true", Err("no such BFD object")),
+            ("bfd/set-forwarding", Err("\"bfd/set-forwarding\" command requires at least 1 arguments")),
+            ("bond/enable-member b p0", Err("no such bond")),
+            ("bond/enable-member b", Err("\"bond/enable-member\" command requires at least 2 arguments")),
+            ("dpctl/dump-flows", Ok("")),
+            ("dpctl/dump-flows -m netdev@ovs-netdev", Ok("")),
+            ("dpctl/dump-flows nosuch", Err(UNKNOWN_DATAPATH)),
+            ("bond/list x", Err("\"bond/list\" command takes at most 0 arguments")),
+        ] {
+            let mut words = line.split(' ').map(str::to_owned);
+            let name = words.next().unwrap();
+            let (got, _) = commands.run(&(), &name, &words.collect::<Vec<_>>());
+            assert_eq!(got.as_deref().map_err(String::as_str), reply, "{line}");
+        }
+    }
 }

@@ -23,7 +23,7 @@ pub fn show(snapshot: &Snapshot, now: u32, args: Args<'_>) -> Reply {
     Ok(out)
 }
 
-fn port_number(ofport: OfPort) -> String {
+pub(super) fn port_number(ofport: OfPort) -> String {
     if ofport == LOCAL { "LOCAL".into() } else { ofport.to_string() }
 }
 

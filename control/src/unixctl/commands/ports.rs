@@ -12,7 +12,7 @@ use super::fdb::LOCAL;
 use super::{Args, Reply, bridge, bridges, ports_of};
 
 /// The datapath's name: Open vSwitch's for a switch in userspace.
-const DATAPATH: &str = "netdev@ovs-netdev";
+pub(super) const DATAPATH: &str = "netdev@ovs-netdev";
 
 /// `ofproto/list`.
 pub fn list(snapshot: &Snapshot) -> Reply {
@@ -128,12 +128,32 @@ pub fn tunnel_ports(snapshot: &Snapshot) -> Reply {
 
 /// `bridge/dump-flows bridge`: there is one flow a bridge, and it is a learning switch's.
 pub fn dump_flows(snapshot: &Snapshot, seconds: u64, args: Args<'_>) -> Reply {
-    let (id, _) = bridge(snapshot, args).map_err(|_| "Unknown bridge")?;
+    let (options, names): (Vec<&String>, Vec<&String>) = args.iter().partition(|arg| arg.starts_with('-'));
+    let names: Vec<String> = names.into_iter().cloned().collect();
+    let (id, _) = bridge(snapshot, &names).map_err(|_| "Unknown bridge")?;
     let total = total(ports_of(snapshot, id).into_iter());
+    let offload = options.iter().any(|o| *o == "--offload-stats");
+    let offloaded = if offload { "n_offload_packets=0, n_offload_bytes=0, " } else { "" };
     Ok(format!(
-        "duration={seconds}s, n_packets={}, n_bytes={}, priority=0,actions=NORMAL\n",
+        "duration={seconds}s, n_packets={}, n_bytes={}, {offloaded}priority=0,actions=NORMAL\n",
         total.rx_packets, total.rx_bytes
     ))
+}
+
+/// `dpif/dump-dps`: one line a bridge.
+pub fn dump_dps(snapshot: &Snapshot) -> Reply {
+    Ok(bridges(snapshot).iter().map(|(_, b)| format!("netdev@{}\n", b.name)).collect())
+}
+
+/// `upcall/show`. What is cached of forwarding decisions is the MAC tables, and nobody has to look after them.
+pub fn upcalls(snapshot: &Snapshot) -> String {
+    let tables: Vec<_> = bridges(snapshot).iter().map(|(_, b)| b.fdb.stats()).collect();
+    let entries: usize = tables.iter().map(|t| t.entries).sum();
+    let limit: usize = tables.iter().map(|t| t.max_entries).sum();
+    format!(
+        "{DATAPATH}:\n  flows         : (current {entries}) (avg {entries}) (max {entries}) (limit {limit})\n  \
+         dump duration : 0ms\n  ufid enabled : true\n\n  1: (keys {entries})\n"
+    )
 }
 
 /// `qos/show interface`.
@@ -155,7 +175,7 @@ fn tunnels(snapshot: &Snapshot) -> Vec<(&Port, &TunnelConfig)> {
 }
 
 /// The port's number in the datapath; 0 is the datapath itself, as in Open vSwitch.
-fn number(port: &Port) -> u32 {
+pub(super) fn number(port: &Port) -> u32 {
     u32::from(port.id.0) + 1
 }
 
@@ -321,6 +341,14 @@ mod tests {
             dump_flows(&s, 117, &args("br0")).unwrap(),
             "duration=117s, n_packets=10, n_bytes=866, priority=0,actions=NORMAL\n"
         );
+        assert_eq!(
+            dump_flows(&s, 1, &args("--offload-stats br0")).unwrap(),
+            "duration=1s, n_packets=10, n_bytes=866, n_offload_packets=0, n_offload_bytes=0, priority=0,actions=NORMAL\n"
+        );
+        assert_eq!(dump_dps(&s).unwrap(), "netdev@br0\nnetdev@br1\n");
+        assert!(upcalls(&s).starts_with(
+            "netdev@ovs-netdev:\n  flows         : (current 0) (avg 0) (max 0) (limit 16384)\n  dump duration : 0ms\n"
+        ));
         assert_eq!(dump_flows(&s, 0, &args("nosuch")), Err("Unknown bridge".into()));
         assert_eq!(qos_show(&s, &args("gre1")).unwrap(), "QoS not configured on gre1\n");
         assert_eq!(qos_show(&s, &args("nosuch")), Err("no such interface".into()));

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use super::{Args, Reply};
 
 const TABLE: &str = "/proc/net/route";
+const NEIGHBOURS: &str = "/proc/net/arp";
 
 /// A line of the kernel's table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +44,25 @@ fn source(to: IpAddr) -> Option<IpAddr> {
     let socket = UdpSocket::bind((any, 0)).ok()?;
     socket.connect((to, 9)).ok()?;
     Some(socket.local_addr().ok()?.ip())
+}
+
+/// `tnl/neigh/show`: whom this host knows the Ethernet addresses of, IPv4. The kernel asks for them.
+pub fn neighbours() -> Reply {
+    Ok(neighbour_layout(&std::fs::read_to_string(NEIGHBOURS).map_err(|e| format!("{NEIGHBOURS}: {e}"))?))
+}
+
+/// Columns: IP address, HW type, Flags, HW address, Mask, Device.
+fn neighbour_layout(text: &str) -> String {
+    const COMPLETE: u32 = 2;
+    let head = format!("{:<45} {:<19} Bridge\n{}\n", "IP", "MAC", "=".repeat(74));
+    let row = |line: &str| {
+        let [ip, _, flags, mac, _, device] = line.split_whitespace().collect::<Vec<_>>()[..] else {
+            return None;
+        };
+        let flags = u32::from_str_radix(flags.trim_start_matches("0x"), 16).ok()?;
+        (flags & COMPLETE != 0).then(|| format!("{ip:<45} {mac:<19} {device}\n"))
+    };
+    std::iter::once(head).chain(text.lines().skip(1).filter_map(row)).collect()
 }
 
 fn best(table: &[Route], to: Ipv4Addr) -> Option<&Route> {
@@ -109,6 +129,20 @@ mod tests {
         assert_eq!(device([9, 9, 9, 9]), Some("eth0"));
         assert_eq!(best(&table[1..], [9, 9, 9, 9].into()), None);
         assert_eq!(routes("one line\nnonsense\n\n1 2 3 4 5 6 7 8\n"), []);
+    }
+
+    #[test]
+    fn neighbours_of_this_host() {
+        let text = "IP address       HW type     Flags       HW address            Mask     Device\n\
+            172.31.1.2       0x1         0x2         7a:79:26:ba:e9:20     *        brphy\n\
+            172.31.1.3       0x1         0x0         00:00:00:00:00:00     *        brphy\n";
+        assert_eq!(
+            neighbour_layout(text),
+            "IP                                            MAC                 Bridge\n\
+             ==========================================================================\n\
+             172.31.1.2                                    7a:79:26:ba:e9:20   brphy\n"
+        );
+        assert_eq!(neighbour_layout("").lines().count(), 2);
     }
 
     #[test]
