@@ -7,11 +7,13 @@ all:
 
 PREFIX ?= /usr/local
 
-# The binary and its systemd unit
+# The binary, its systemd unit, manual page and completions
 install: all
 	install -D -m 755 $(wildcard target/*/release/underpass) $(DESTDIR)$(PREFIX)/sbin/underpass
 	install -d $(DESTDIR)/etc/systemd/system
 	sed 's:/usr/local:$(PREFIX):' dist/underpass.service > $(DESTDIR)/etc/systemd/system/underpass.service
+	install -D -m 644 dist/man/underpass.8 $(DESTDIR)$(PREFIX)/share/man/man8/underpass.8
+	install -D -m 644 dist/completions/underpass $(DESTDIR)$(PREFIX)/share/bash-completion/completions/underpass
 
 # The names of Open vSwitch's tools as well, on a host that has none of them
 install-names: install
@@ -19,6 +21,9 @@ install-names: install
 	ln -sf underpass $(DESTDIR)$(PREFIX)/sbin/ovs-vswitchd
 	ln -sf ../sbin/underpass $(DESTDIR)$(PREFIX)/bin/ovs-vsctl
 	ln -sf ../sbin/underpass $(DESTDIR)$(PREFIX)/bin/ovs-appctl
+	for name in ovs-vswitchd ovs-vsctl ovs-appctl; do \
+		echo '.so man8/underpass.8' > $(DESTDIR)$(PREFIX)/share/man/man8/$$name.8; \
+	done
 
 # Two Docker hosts joined into one switch, before your eyes
 demo: all

@@ -285,6 +285,28 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// A command or an option that the manual page or the completions do not know was forgotten there.
+    #[test]
+    fn manual_and_completions_are_whole() {
+        use clap::CommandFactory;
+        let manual = include_str!("../../dist/man/underpass.8").replace("\\-", "-");
+        let completions = include_str!("../../dist/completions/underpass");
+        fn each(command: &clap::Command, check: &dyn Fn(&str)) {
+            for option in command.get_opts().chain(command.get_arguments()).filter(|o| !o.is_hide_set()) {
+                option.get_long().into_iter().for_each(|long| check(&format!("--{long}")));
+            }
+            for sub in command.get_subcommands() {
+                check(sub.get_name());
+                each(sub, check);
+            }
+        }
+        let check = |word: &str| {
+            assert!(manual.contains(word), "dist/man/underpass.8 does not know {word}");
+            assert!(completions.contains(word), "dist/completions/underpass does not know {word}");
+        };
+        each(&Cli::command(), &check);
+    }
+
     /// What ovs-ctl(8) runs.
     #[test]
     fn start_scripts_of_open_vswitch() {
