@@ -35,6 +35,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 
+use crate::measure::Step;
 use crate::peers::Peer;
 use crate::report::Report;
 use crate::syscalls::Syscalls;
@@ -61,6 +62,9 @@ struct Options {
     /// Which peers, separated by commas; all that are installed when absent.
     #[arg(long, value_delimiter = ',')]
     peers: Vec<String>,
+    /// What to measure, separated by commas: one, four, both, udp, rtt, trickle, idle; all when absent.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Step>,
     /// Where the JSON, Markdown and SVG files go.
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
@@ -170,13 +174,13 @@ fn measure_all(options: &Options) -> Result<Report> {
             }
             say(&format!("round {}/{} {:>18}", round + 1, options.rounds, peer.name()));
             let quiet = Duration::from_secs(options.quiet);
-            samples.push(measure::visit(peer.as_ref(), round + 1, options.seconds, quiet));
+            samples.push(measure::visit(peer.as_ref(), round + 1, options.seconds, quiet, &options.only));
             say("\n");
         }
     }
     let about = peers.iter().map(|p| (p.name().into(), p.about(), p.container_mtu())).collect();
     let mut report = Report::new(options.rounds, options.seconds, about, skipped, samples);
-    if !options.quick {
+    if !options.quick && options.only.is_empty() {
         report.syscalls = count_syscalls(&peers);
     }
     Ok(report)

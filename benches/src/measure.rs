@@ -32,6 +32,9 @@ pub struct Sample {
     pub packets_per_second: Option<f64>,
     /// On the idle link.
     pub round_trip: Option<RoundTrip>,
+    /// Cores that the busier switch takes for a thousand small packets a second.
+    #[serde(default)]
+    pub trickle_cores: Option<f64>,
     /// What the switches of both hosts take when nothing happens.
     pub idle: Option<Idle>,
     /// See [`noise::calibrate`].
@@ -47,12 +50,31 @@ impl Sample {
     }
 }
 
-/// Measures `peer` once.
-pub fn visit(peer: &dyn Peer, round: u32, seconds: u32, quiet: Duration) -> Sample {
+/// Something that a visit measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Step {
+    /// One TCP stream.
+    One,
+    /// Four.
+    Four,
+    /// One each way.
+    Both,
+    /// Small packets.
+    Udp,
+    /// The round trip of an idle link.
+    Rtt,
+    /// A thousand packets a second.
+    Trickle,
+    /// Nothing.
+    Idle,
+}
+
+/// Measures `peer` once: what `only` names, everything if that is empty.
+pub fn visit(peer: &dyn Peer, round: u32, seconds: u32, quiet: Duration, only: &[Step]) -> Sample {
     let mut sample = Sample { peer: peer.name().into(), round, ..Sample::default() };
     noise::wait_for_quiet(quiet);
     sample.calibration_ms = noise::calibrate();
-    if let Err(e) = in_temporary_directory(|dir| joined(peer, seconds, dir, &mut sample)) {
+    if let Err(e) = in_temporary_directory(|dir| joined(peer, seconds, dir, &mut sample, only)) {
         say(&format!(" failed: {e:#}"));
         sample.errors.push(format!("{e:#}"));
     }
@@ -66,7 +88,7 @@ pub fn in_temporary_directory<T>(f: impl FnOnce(&Path) -> Result<T>) -> Result<T
     f(dir.path()).map_err(|e| anyhow!("{e:#}{}", log_tails(dir.path())))
 }
 
-fn joined(peer: &dyn Peer, seconds: u32, dir: &Path, sample: &mut Sample) -> Result<()> {
+fn joined(peer: &dyn Peer, seconds: u32, dir: &Path, sample: &mut Sample, only: &[Step]) -> Result<()> {
     let hosts = Topology::new(peer.container_mtu())?;
     let running = peer.join(&hosts, dir)?;
     wait_for_ping(&hosts)?;
@@ -76,14 +98,31 @@ fn joined(peer: &dyn Peer, seconds: u32, dir: &Path, sample: &mut Sample) -> Res
     tcp(1, &[]).context("warm-up")?;
     let mut errors = Vec::new();
     let gbps = |t: &Tcp| format!("{:.2} Gb/s", t.gbps);
-    sample.one = step("1 stream", &mut errors, gbps, || tcp(seconds, &[]));
-    sample.four = step("4 streams", &mut errors, gbps, || tcp(seconds, &["-P", "4"]));
-    sample.both = step("both ways", &mut errors, gbps, || tcp(seconds, &[iperf::BOTH_WAYS]));
-    let kpps = |r: &f64| format!("{:.0} kpps", r / 1e3);
-    sample.packets_per_second = step("udp", &mut errors, kpps, || udp::packet_rate(&hosts));
-    let us = |r: &RoundTrip| format!("{:.0} us", r.median_us);
-    sample.round_trip = step("rtt", &mut errors, us, || udp::round_trip(&hosts));
-    if !switches.is_empty() {
+    let asked = |step| only.is_empty() || only.contains(&step);
+    if asked(Step::One) {
+        sample.one = step("1 stream", &mut errors, gbps, || tcp(seconds, &[]));
+    }
+    if asked(Step::Four) {
+        sample.four = step("4 streams", &mut errors, gbps, || tcp(seconds, &["-P", "4"]));
+    }
+    if asked(Step::Both) {
+        sample.both = step("both ways", &mut errors, gbps, || tcp(seconds, &[iperf::BOTH_WAYS]));
+    }
+    if asked(Step::Udp) {
+        let kpps = |r: &f64| format!("{:.0} kpps", r / 1e3);
+        sample.packets_per_second = step("udp", &mut errors, kpps, || udp::packet_rate(&hosts));
+    }
+    if asked(Step::Rtt) {
+        let us = |r: &RoundTrip| {
+            format!("{:.0} us, p99 {:.0}, {:.2} cores", r.median_us, r.p99_us, r.switch_cores)
+        };
+        sample.round_trip = step("rtt", &mut errors, us, || udp::round_trip(&hosts, &switches));
+    }
+    if asked(Step::Trickle) && !switches.is_empty() {
+        let cores = |cores: &f64| format!("{:.2} % of a core", cores * 100.0);
+        sample.trickle_cores = step("1000/s", &mut errors, cores, || udp::trickle(&hosts, &switches));
+    }
+    if asked(Step::Idle) && !switches.is_empty() {
         let idle = |i: &Idle| format!("{:.2} % of a core, {:.0} MB", i.cores * 100.0, i.resident_mb);
         sample.idle = step("idle", &mut errors, idle, || noise::idle(&switches));
     }

@@ -88,7 +88,7 @@ pub struct Idle {
 /// Looks at `switches` for [`IDLE`], after a moment to calm down.
 pub fn idle(switches: &[u32]) -> Result<Idle> {
     std::thread::sleep(Duration::from_millis(300));
-    let before: Vec<f64> = switches.iter().map(|pid| run_time(*pid)).collect::<Result<_>>()?;
+    let before = run_times(switches)?;
     let start = Instant::now();
     while start.elapsed() < IDLE && !crate::interrupted() {
         std::thread::sleep(Duration::from_millis(100));
@@ -112,6 +112,11 @@ pub fn run_time(pid: u32) -> Result<f64> {
         nanoseconds += stat.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0.0);
     }
     Ok(nanoseconds / 1e9)
+}
+
+/// [`run_time`] of each.
+pub fn run_times(pids: &[u32]) -> Result<Vec<f64>> {
+    pids.iter().map(|pid| run_time(*pid)).collect()
 }
 
 /// Memory of a process that is in RAM, in 10^6 bytes.

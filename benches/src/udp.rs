@@ -14,6 +14,7 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, recvmmsg, sendmmsg, setsockopt, s
 use serde::{Deserialize, Serialize};
 
 use crate::interrupted;
+use crate::noise;
 use crate::stats::quantile;
 use crate::topo::Topology;
 
@@ -25,6 +26,8 @@ const TRIAL: Duration = Duration::from_millis(400);
 const SILENCE: Duration = Duration::from_millis(60);
 const PINGS: usize = 20_000;
 const PING_TIME: Duration = Duration::from_secs(1);
+/// Length of [`trickle`].
+const TRICKLE: Duration = Duration::from_secs(1);
 const WARM_UP_PINGS: usize = 200;
 
 /// What one trial at one rate gave.
@@ -60,6 +63,9 @@ pub struct RoundTrip {
     pub count: usize,
     /// Pings not answered within 200 ms.
     pub lost: usize,
+    /// Cores that the switches of both hosts took meanwhile.
+    #[serde(default)]
+    pub switch_cores: f64,
 }
 
 /// The highest rate, in packets a second, from container A to container B with less than one per cent lost.
@@ -169,17 +175,33 @@ fn receive(socket: &UdpSocket, sending: &AtomicBool) -> Result<u64> {
 }
 
 /// Sends one packet to and fro between the containers, again and again.
-pub fn round_trip(hosts: &Topology) -> Result<RoundTrip> {
+pub fn round_trip(hosts: &Topology, switches: &[u32]) -> Result<RoundTrip> {
     let (client, server) = sockets(hosts)?;
     client.set_read_timeout(Some(Duration::from_millis(200)))?;
     server.set_read_timeout(Some(SILENCE))?;
     let running = AtomicBool::new(true);
     thread::scope(|s| {
         s.spawn(|| echo(&server, &running));
+        let (start, before) = (Instant::now(), noise::run_times(switches)?);
         let result = ping(&client);
         running.store(false, Relaxed);
-        result
+        let after = noise::run_times(switches)?;
+        let used: f64 = after.iter().sum::<f64>() - before.iter().sum::<f64>();
+        result.map(|result| RoundTrip { switch_cores: used / start.elapsed().as_secs_f64(), ..result })
     })
+}
+
+/// Cores that the busier of `switches` takes for a thousand packets a second.
+pub fn trickle(hosts: &Topology, switches: &[u32]) -> Result<f64> {
+    let (tx, _rx) = sockets(hosts)?;
+    let (start, before) = (Instant::now(), noise::run_times(switches)?);
+    let _ = set_timerslack(1); // sleeps end when they should
+    while start.elapsed() < TRICKLE && !interrupted() {
+        tx.send(&[0; PAYLOAD])?;
+        sleep(Duration::from_millis(1));
+    }
+    let (seconds, after) = (start.elapsed().as_secs_f64(), noise::run_times(switches)?);
+    Ok(after.iter().zip(before).map(|(after, before)| (after - before) / seconds).fold(0.0, f64::max))
 }
 
 fn echo(socket: &UdpSocket, running: &AtomicBool) {
@@ -207,7 +229,14 @@ fn ping(socket: &UdpSocket) -> Result<RoundTrip> {
     times.sort_unstable();
     let us = |q| quantile(&times, q).map(|ns| ns as f64 / 1e3).context("no ping was answered");
     let percentiles_us = PERCENTILES.iter().map(|p| us(p / 100.0)).collect::<Result<_>>()?;
-    Ok(RoundTrip { median_us: us(0.5)?, p99_us: us(0.99)?, percentiles_us, count: times.len(), lost })
+    Ok(RoundTrip {
+        median_us: us(0.5)?,
+        p99_us: us(0.99)?,
+        percentiles_us,
+        count: times.len(),
+        lost,
+        switch_cores: 0.0,
+    })
 }
 
 /// None: no answer in time.

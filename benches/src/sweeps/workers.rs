@@ -28,7 +28,7 @@ pub fn measure(binary: &Path) -> Vec<(u8, Sample)> {
                 }
                 say(&format!("{:>8} {workers:>8} {:<18}", NAME, road.name));
                 let peer = Underpass { binary: binary.to_owned(), road, workers: Some(workers) };
-                samples.push((workers, visit(&peer, round, SECONDS, QUIET)));
+                samples.push((workers, visit(&peer, round, SECONDS, QUIET, &[])));
                 say("\n");
             }
         }
