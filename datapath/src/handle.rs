@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 pub use crate::punt::Punt;
+pub use crate::worker::keeper::KeepAwake;
 
 use crate::counters::{DropCell, DropReason, MAX_WORKERS};
 use crate::punt::Punts;
@@ -18,6 +19,7 @@ use crate::slow_path::{FrameKind, Injections, Lift, PuntedFrame};
 use crate::snapshot::{PortId, Snapshot};
 use crate::sys::eventfd::EventFd;
 use crate::worker;
+use crate::worker::keeper::{Bell, Keeper, Pulse};
 
 /// What the datapath tells control. Each is delivered once, however often it happened since the last reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) stop: AtomicBool,
     pub(crate) workers: Vec<PerWorker>,
     pub(crate) epoch: Instant,
+    pub(crate) bell: Bell,
     applied: Mutex<()>,
     applied_changed: Condvar,
     events: Mutex<HashSet<Event>>,
@@ -53,6 +56,7 @@ pub(crate) struct PerWorker {
     pub(crate) applied: AtomicU64,
     pub(crate) drops: DropCell,
     pub(crate) injections: Injections,
+    pub(crate) pulse: Pulse,
 }
 
 impl Shared {
@@ -125,6 +129,7 @@ impl Datapath {
                 applied: AtomicU64::new(0),
                 drops: DropCell::new(),
                 injections: Injections::default(),
+                pulse: Pulse::default(),
             })
         });
         let shared = Arc::new(Shared {
@@ -133,6 +138,7 @@ impl Datapath {
             stop: AtomicBool::new(false),
             workers: per_worker.collect::<io::Result<_>>()?,
             epoch: Instant::now(),
+            bell: Bell::default(),
             applied: Mutex::new(()),
             applied_changed: Condvar::new(),
             events: Mutex::default(),
@@ -145,6 +151,13 @@ impl Datapath {
             let worker = worker::Worker::new(Arc::clone(&shared), index)?;
             let thread = std::thread::Builder::new().name(format!("worker{index}"));
             datapath.threads.push(thread.spawn(move || worker.run())?);
+        }
+        // where there can be none, cores halt as they did
+        if let Ok(keeper) = Keeper::new(Arc::clone(&shared)) {
+            let thread = std::thread::Builder::new().name("keeper".into());
+            let keeper = thread.spawn(move || keeper.run())?;
+            shared.bell.belongs_to(keeper.thread());
+            datapath.threads.push(keeper);
         }
         Ok(datapath)
     }
@@ -231,6 +244,12 @@ impl Datapath {
         queued
     }
 
+    /// Whether the host's cores are kept from halting while short frames go to and fro; they are not before the first call.
+    /// False: they are to be, always, and this machine has no means for it, or the process no right to it.
+    pub fn keep_awake(&self, wish: KeepAwake) -> bool {
+        self.shared.keep_awake(wish)
+    }
+
     /// Every drop counter, summed over workers.
     pub fn drops(&self) -> Vec<(DropReason, u64)> {
         let sum = |why| self.shared.workers.iter().map(|w| w.drops.get(why)).sum();
@@ -245,6 +264,7 @@ impl Datapath {
     fn halt(&mut self) {
         self.shared.stop.store(true, Ordering::Release);
         self.shared.workers.iter().for_each(|w| w.wake.notify());
+        self.shared.bell.wake();
         for thread in self.threads.drain(..) {
             // a worker that panicked has nothing left to say
             let _ = thread.join();

@@ -8,6 +8,7 @@
 
 pub mod actual;
 mod apply;
+mod awake;
 pub mod device;
 mod options;
 #[cfg(test)]
@@ -33,7 +34,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use datapath::fdb::Fdb;
-use datapath::handle::{Datapath, Event};
+use datapath::handle::{Datapath, Event, KeepAwake};
 use datapath::snapshot::{BridgeId, OfPort, PortId};
 use ovsdb::{RowUpdate, Server, Uuid};
 use tokio::sync::Notify;
@@ -86,6 +87,8 @@ pub struct Reconciler {
     remembered: BTreeMap<Uuid, OfPort>,
     /// Warnings given, so that each is given once.
     warned: BTreeSet<String>,
+    /// What the datapath was told of it.
+    awake: Option<KeepAwake>,
     takeover: Takeover,
     ipsec: Rc<Ipsec>,
     spanning: Rc<Spanning>,
@@ -135,6 +138,7 @@ impl Reconciler {
             redirected: Vec::new(),
             remembered: BTreeMap::new(),
             warned: BTreeSet::new(),
+            awake: None,
             owner: owner.to_owned(),
             identity: identity.to_owned(),
             wrote,
@@ -222,6 +226,7 @@ impl Reconciler {
             (wanted, report::next_cfg(server.db()))
         };
         self.warn(&wanted);
+        self.keep_awake(&wanted);
         self.forget_rows(&wanted);
         self.look_around().await;
         let plan = self.protect(&wanted).await;

@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use datapath::handle::KeepAwake;
 use ovsdb::{Database, Row};
 
+use super::awake;
 use super::device::UnderlayIo;
 use crate::secret::SecretText;
 
@@ -153,6 +155,10 @@ pub struct HostSettings {
     pub underlay_io: UnderlayIo,
     /// What is wrong with it.
     pub underlay_warning: Option<String>,
+    /// `other_config:keep-awake`.
+    pub keep_awake: KeepAwake,
+    /// What is wrong with it.
+    pub awake_warning: Option<String>,
 }
 
 impl HostSettings {
@@ -161,6 +167,7 @@ impl HostSettings {
         let Some((_, root)) = db.rows("Open_vSwitch").next() else { return HostSettings::default() };
         let config = |key| root.map_get("other_config", key).filter(|v| !v.is_empty()).map(str::to_owned);
         let underlay = UnderlayIo::read(root.map_get("other_config", "underlay-io"));
+        let awake = awake::read(root.map_get("other_config", "keep-awake"));
         let ssl = root.refs("ssl").first().and_then(|uuid| db.row("SSL", *uuid));
         HostSettings {
             certificate: config("certificate"),
@@ -170,6 +177,8 @@ impl HostSettings {
             skb_mark: config("ipsec_skb_mark"),
             underlay_io: *underlay.as_ref().unwrap_or(&UnderlayIo::Auto),
             underlay_warning: underlay.err(),
+            keep_awake: *awake.as_ref().unwrap_or(&KeepAwake::Auto),
+            awake_warning: awake.err(),
             ssl: ssl.map(|row: &Row| (row.str("certificate").to_owned(), row.str("private_key").to_owned())),
         }
     }
@@ -181,7 +190,11 @@ impl HostSettings {
         });
         let half = (self.certificate.is_some() != self.private_key.is_some())
             .then(|| "other_config: certificate and private_key go together; set both or neither".to_owned());
-        mark.into_iter().chain(half).chain(self.underlay_warning.clone()).collect()
+        mark.into_iter()
+            .chain(half)
+            .chain(self.underlay_warning.clone())
+            .chain(self.awake_warning.clone())
+            .collect()
     }
 }
 

@@ -36,6 +36,13 @@ pub fn ifindex(device: &str) -> io::Result<u32> {
     }
 }
 
+/// How many cores are online, at least one.
+pub fn cores() -> usize {
+    // SAFETY: takes no pointers.
+    let cores = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    usize::try_from(cores).unwrap_or(1).max(1)
+}
+
 /// Turns -1 into the error that `errno` holds.
 fn check(result: c_int) -> io::Result<c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }

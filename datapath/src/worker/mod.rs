@@ -9,6 +9,7 @@
 //! new or has moved; the one device that costs a system call per frame is the TAP, which knows no batches.
 
 mod forward;
+pub mod keeper;
 mod limit;
 mod output;
 mod sources;
@@ -20,6 +21,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use foldhash::fast::RandomState;
 
@@ -31,6 +33,7 @@ use crate::snapshot::{PortKind, Snapshot};
 use crate::sys::epoll::{self, Epoll};
 
 use forward::Decided;
+use keeper::Gait;
 use limit::Limit;
 use output::Outputs;
 use sources::{Source, Sources};
@@ -61,6 +64,7 @@ pub(crate) struct Worker {
     /// Far ends of the snapshot's tunnels.
     peers: HashSet<IpAddr, RandomState>,
     unknown_spis: Limit,
+    gait: Gait,
 }
 
 impl Worker {
@@ -84,6 +88,7 @@ impl Worker {
             answers: Limit::new(ANSWERS_PER_SECOND),
             peers: HashSet::default(),
             unknown_spis: Limit::new(UNKNOWN_SPIS_PER_SECOND),
+            gait: Gait::default(),
         })
     }
 
@@ -106,6 +111,8 @@ impl Worker {
             for token in sources.filter(|token| *token != wake) {
                 self.serve(token);
             }
+            // the index is below the number of workers from the start
+            self.shared.bell.turn(&mut self.gait, &self.shared.workers[self.index].pulse, Instant::now);
         }
     }
 
@@ -140,6 +147,7 @@ impl Worker {
                 Source::Local(id, port) => {
                     let received = port.rx(&mut self.slab, batch, &mut self.frames);
                     if received.is_ok() {
+                        self.gait.take(self.frames.iter().map(|frame| frame.data.len));
                         self.forward_frames(*id);
                     }
                     received
@@ -147,6 +155,7 @@ impl Worker {
                 Source::Underlay(underlay) => {
                     let received = underlay.rx(&mut self.slab, batch, &mut self.packets);
                     if received.is_ok() {
+                        self.gait.take(self.packets.iter().map(|packet| packet.data.len));
                         self.forward_packets();
                     }
                     received

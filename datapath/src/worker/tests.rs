@@ -64,7 +64,7 @@ impl Switch {
         let kept = |p: &Arc<Port>| keep(p).then(|| Arc::clone(p));
         let bridge = Bridge {
             flood: ports.iter().filter_map(kept).map(|p| p.id).collect(),
-            spanning: spanning,
+            spanning,
             ..Bridge::new("br0", Arc::clone(&self.fdb))
         };
         let snapshot = Snapshot {
