@@ -7,6 +7,7 @@ use ovsdb::{Database, Datum, RowUpdate};
 
 use crate::devices::netlink::Links;
 use crate::reconcile::actual::{PortState, State};
+use crate::reconcile::mirrors::MirrorState;
 use crate::reconcile::report::device;
 use crate::reconcile::wanted::Wanted;
 
@@ -21,11 +22,12 @@ pub fn interval(db: &Database) -> Duration {
     Duration::from_millis(asked.unwrap_or(INTERVAL_MS).max(INTERVAL_MS))
 }
 
-/// Column `statistics` of every interface that works.
+/// Column `statistics` of every interface that works, and of every mirror.
 pub fn statistics(wanted: &Wanted, state: &State, links: &Links) -> Vec<RowUpdate> {
     let mut updates = Vec::new();
     for (name, bridge) in &wanted.bridges {
         let Some(actual) = state.bridges.get(name) else { continue };
+        updates.extend(actual.mirrors.iter().map(MirrorState::statistics));
         for (port_name, port) in &bridge.ports {
             let (Some(row), Some(port)) = (port.row, actual.ports.get(port_name)) else { continue };
             let pairs = counters(port, links).into_iter();

@@ -24,23 +24,34 @@ pub enum Verdict {
 /// 1. A source that is a group address or zero is nobody's: discard (IEEE 802.1D 7.8).
 /// 2. Reserved group addresses stay on their link (IEEE 802.1D 7.12.6), unless the bridge is told to forward them. BPDUs are
 ///    control's, if the bridge has a spanning tree.
-/// 3. A port that does not forward lets nothing pass (IEEE 802.1D-2004 7.7).
-/// 4. Learn the source.
-/// 5. Look the destination up; a frame never leaves by the port that it came in by.
+/// 3. A port that a mirror's copies go to takes nothing in; and no port a frame in none of its VLANs.
+/// 4. A port that does not forward lets nothing pass (IEEE 802.1D-2004 7.7).
+/// 5. Learn the source.
+/// 6. Look the destination up; a frame never leaves by the port that it came in by.
+///
+/// Addresses are known by VLAN. Where no learning is asked for, frames go to all ports of theirs. `vlan` is None for a frame
+/// that the port does not take.
 #[inline]
-pub fn decide(bridge: &Bridge, port: &Port, frame: &Link, now: u32) -> Verdict {
-    judge(bridge, port, frame, now, |vlan| {
+pub fn decide(bridge: &Bridge, port: &Port, frame: &Link, vlan: Option<u16>, now: u32) -> Verdict {
+    judge(bridge, port, frame, vlan, now, |vlan| {
         bridge.fdb.learn(vlan, frame.src, port.id, now);
     })
 }
 
 /// What [`decide`] would say. Nothing is learned.
-pub fn foresee(bridge: &Bridge, port: &Port, frame: &Link, now: u32) -> Verdict {
-    judge(bridge, port, frame, now, |_| {})
+pub fn foresee(bridge: &Bridge, port: &Port, frame: &Link, vlan: Option<u16>, now: u32) -> Verdict {
+    judge(bridge, port, frame, vlan, now, |_| {})
 }
 
 #[inline(always)]
-fn judge(bridge: &Bridge, port: &Port, frame: &Link, now: u32, learn: impl Fn(u16)) -> Verdict {
+fn judge(
+    bridge: &Bridge,
+    port: &Port,
+    frame: &Link,
+    vlan: Option<u16>,
+    now: u32,
+    learn: impl Fn(u16),
+) -> Verdict {
     let from = port.id;
     if !ethernet::is_source(frame.src) {
         return Verdict::Discard(DropReason::BadSource);
@@ -50,12 +61,19 @@ fn judge(bridge: &Bridge, port: &Port, frame: &Link, now: u32, learn: impl Fn(u1
     {
         return verdict;
     }
-    let vlan = frame.vlan.map_or(0, |tci| tci.vid());
+    if bridge.watchers.contains(from) {
+        return Verdict::Discard(DropReason::MirrorOutput);
+    }
+    let Some(vlan) = vlan else { return Verdict::Discard(DropReason::VlanIn) };
+    let learns = bridge.flood_vlans.as_ref().is_none_or(|set| !set.contains(vlan));
     if port.stp != StpState::Forwarding {
-        if port.stp == StpState::Learning {
+        if port.stp == StpState::Learning && learns {
             learn(vlan);
         }
         return Verdict::Discard(DropReason::NotForwarding);
+    }
+    if !learns {
+        return Verdict::Flood;
     }
     learn(vlan);
     if ethernet::is_group(frame.dst) {
@@ -64,6 +82,7 @@ fn judge(bridge: &Bridge, port: &Port, frame: &Link, now: u32, learn: impl Fn(u1
     match bridge.fdb.lookup(vlan, frame.dst, now) {
         None => Verdict::Flood,
         Some(port) if port == from => Verdict::Discard(DropReason::SamePort),
+        Some(port) if bridge.watchers.contains(port) => Verdict::Discard(DropReason::MirrorOutput),
         Some(port) => Verdict::Unicast(port),
     }
 }

@@ -109,6 +109,24 @@ reasons! {
     ReservedGroup = "drop_reserved_group",
     /// Its destination was learned on the port that it came in by.
     SamePort = "drop_same_port",
+    /// Its VLAN is none that the port it came in by takes.
+    VlanIn = "drop_vlan_in",
+    /// Its destination was learned on a port, or put there, that is not in its VLAN.
+    VlanOut = "drop_vlan_out",
+    /// More bits than `ingress_policing_rate` of its interface.
+    PolicedRate = "drop_policed_rate",
+    /// More packets than `ingress_policing_kpkts_rate` of its interface.
+    PolicedPackets = "drop_policed_kpkts",
+    /// More broadcasts than `other_config:storm-control-broadcast-pps` of its port.
+    StormBroadcast = "drop_storm_broadcast",
+    /// More multicasts than `other_config:storm-control-multicast-pps`.
+    StormMulticast = "drop_storm_multicast",
+    /// More to unknown stations than `other_config:storm-control-unknown-unicast-pps`.
+    StormUnknownUnicast = "drop_storm_unknown_unicast",
+    /// To or from a port that is kept for the copies of a mirror.
+    MirrorOutput = "drop_mirror_output",
+    /// To a port that the one it came in by is kept apart from: both are protected, or tunnels with a split horizon.
+    Apart = "drop_kept_apart",
     /// Its port belongs to no bridge, or to nobody any more.
     NoBridge = "drop_no_bridge",
     /// Longer than the output takes, and neither splitting, fragmenting nor an ICMP answer applies.

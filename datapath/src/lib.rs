@@ -24,6 +24,9 @@ pub mod txq;
 // 2. switch
 pub mod bridge;
 pub mod fdb;
+pub mod mirror;
+pub mod police;
+pub mod vlan;
 // 3. through a tunnel
 pub mod esp;
 pub mod offload;

@@ -10,8 +10,9 @@ pub const SLOT: usize = 65536 + 512;
 /// Frames taken from one source before the outputs are flushed.
 pub const SLOTS: usize = 64;
 
-/// Bytes of the bump area.
-pub const SPILL: usize = 256 * 1024;
+/// Bytes of the bump area: room for a whole batch once more, should its superframes leave tagged otherwise than they came by
+/// several ports.
+pub const SPILL: usize = SLOT * SLOTS + 256 * 1024;
 
 /// A range of bytes in a [`Slab`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -11,8 +11,11 @@ use std::sync::Arc;
 use crate::counters::{DropReason, PortCounters};
 use crate::esp::{InboundSa, OutboundSa};
 use crate::fdb::Fdb;
+use crate::mirror::{Mirror, PortSet};
+use crate::police::Policer;
 use crate::port::{DeviceRoad, LocalPort, RxRoad, Underlay};
 use crate::tunnel::{Demux, Tunnel, Way};
+use crate::vlan::{VlanLimit, VlanPolicy, VlanSet};
 
 /// Index of a port in [`Snapshot::ports`]. Small and dense. Reused only after every worker has taken up a snapshot
 /// without the port and the port's FDB entries have been flushed.
@@ -82,6 +85,14 @@ pub struct Bridge {
     pub forward_bpdu: bool,
     /// It runs STP or RSTP: BPDUs are passed up to control.
     pub spanning: bool,
+    /// VLANs without learning, whose frames go to all their ports.
+    pub flood_vlans: Option<Arc<VlanSet>>,
+    /// How many tags of a frame count.
+    pub vlan_limit: VlanLimit,
+    /// Who is given copies of what.
+    pub mirrors: Vec<Mirror>,
+    /// Ports that copies leave by and nothing else. They take nothing in.
+    pub watchers: PortSet,
 }
 
 /// A port of a bridge.
@@ -103,6 +114,36 @@ pub struct Port {
     pub worker: usize,
     /// What a spanning tree lets pass.
     pub stp: StpState,
+    /// Its VLANs. None: a trunk of all.
+    pub vlan: Option<Arc<VlanPolicy>>,
+    /// Whom it is kept apart from.
+    pub groups: Groups,
+    /// What it is held to. None: no limits.
+    pub policer: Option<Arc<Policer>>,
+}
+
+/// The groups that a port is in. No frame passes from one port of a group to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Groups(u8);
+
+impl Groups {
+    /// In none.
+    pub const NONE: Groups = Groups(0);
+    /// Column `protected`: stations that may reach what is common, and not each other.
+    pub const PROTECTED: Groups = Groups(1);
+    /// `other_config:split-horizon`: tunnels of a full mesh, in which every host hears every other directly.
+    pub const SPLIT_HORIZON: Groups = Groups(2);
+
+    /// In these and in those.
+    pub fn and(self, other: Groups) -> Groups {
+        Groups(self.0 | other.0)
+    }
+
+    /// Whether ports in these and in those are kept apart.
+    #[inline]
+    pub fn meet(self, other: Groups) -> bool {
+        self.0 & other.0 != 0
+    }
 }
 
 /// What may pass through a port (IEEE 802.1D-2004 7.4). Frames that control injects always do.
@@ -131,7 +172,17 @@ pub enum PortKind {
 impl Bridge {
     /// Without ports, and with nothing about it that is not usual.
     pub fn new(name: impl Into<String>, fdb: Arc<Fdb>) -> Bridge {
-        Bridge { name: name.into(), fdb, flood: Vec::new(), forward_bpdu: false, spanning: false }
+        Bridge {
+            name: name.into(),
+            fdb,
+            flood: Vec::new(),
+            forward_bpdu: false,
+            spanning: false,
+            flood_vlans: None,
+            vlan_limit: VlanLimit::One,
+            mirrors: Vec::new(),
+            watchers: PortSet::default(),
+        }
     }
 }
 
@@ -145,7 +196,19 @@ impl Port {
         kind: PortKind,
     ) -> Port {
         let (name, counters, stp) = (name.into(), Arc::default(), StpState::Forwarding);
-        Port { id, bridge, ofport, name, kind, counters, worker: 0, stp }
+        Port {
+            id,
+            bridge,
+            ofport,
+            name,
+            kind,
+            counters,
+            worker: 0,
+            stp,
+            vlan: None,
+            groups: Groups::NONE,
+            policer: None,
+        }
     }
 }
 

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use datapath::fdb::Fdb;
+use datapath::mirror::{Mirror, MirrorOutput, PortSet};
 use datapath::port::esp_device::Inlet;
 use datapath::port::{DeviceRoad, RxRoad, Underlay};
 use datapath::snapshot::{Bridge, BridgeId, OfPort, PolicyId, Port, PortId, PortKind, Snapshot, StpState};
 use datapath::tunnel::Demux;
 use openflow::PortConfig;
 
+use super::mirrors::MirrorState;
+use super::rules::BridgeRules;
 use crate::devices::member::Member;
 use crate::ipsec::sas::Sas;
 
@@ -46,6 +49,10 @@ pub struct BridgeState {
     pub forward_bpdu: bool,
     /// It runs STP or RSTP.
     pub spanning: bool,
+    /// What it does about VLANs.
+    pub rules: BridgeRules,
+    /// Who is given copies of what.
+    pub mirrors: Vec<MirrorState>,
     /// Ports that work, by interface name.
     pub ports: BTreeMap<String, PortState>,
     /// Interfaces that do not, and why.
@@ -134,13 +141,24 @@ impl State {
     pub fn snapshot(&self) -> Result<Snapshot, (PortId, PortId)> {
         let mut snapshot = Snapshot::default();
         for (name, bridge) in &self.bridges {
+            let mirrors: Vec<Mirror> = bridge.mirrors.iter().filter_map(|m| m.among(&bridge.ports)).collect();
+            let watcher = |mirror: &Mirror| match mirror.output {
+                MirrorOutput::Port(id) => Some(id),
+                MirrorOutput::Vlan(_) => None,
+            };
+            let watchers: PortSet = mirrors.iter().filter_map(watcher).collect();
             let forwarding = bridge.ports.values().filter(|p| p.port.stp == StpState::Forwarding);
+            let forwarding = forwarding.filter(|p| !watchers.contains(p.port.id));
             let floodable = forwarding.filter(|p| !p.config.has(PortConfig::NO_FLOOD));
             let flood = floodable.map(|p| p.port.id).collect();
             let seen = Bridge {
                 flood,
                 forward_bpdu: bridge.forward_bpdu,
                 spanning: bridge.spanning,
+                flood_vlans: bridge.rules.flood_vlans.clone(),
+                vlan_limit: bridge.rules.vlan_limit,
+                mirrors,
+                watchers,
                 ..Bridge::new(name, bridge.fdb.clone())
             };
             put(&mut snapshot.bridges, bridge.id.0, Arc::new(seen));
@@ -167,9 +185,20 @@ impl PortState {
 impl BridgeState {
     /// A bridge without ports.
     pub fn new(id: BridgeId, fdb: Arc<Fdb>, forward_bpdu: bool) -> BridgeState {
-        let (ports, failed) = (BTreeMap::new(), BTreeMap::new());
-        let since = Instant::now();
-        BridgeState { id, fdb, forward_bpdu, spanning: false, ports, failed, next_ofport: 1, since }
+        let (rules, ports, failed) = (BridgeRules::default(), BTreeMap::new(), BTreeMap::new());
+        let (mirrors, since) = (Vec::new(), Instant::now());
+        BridgeState {
+            id,
+            fdb,
+            forward_bpdu,
+            spanning: false,
+            rules,
+            mirrors,
+            ports,
+            failed,
+            next_ofport: 1,
+            since,
+        }
     }
 
     /// A number for a port: the one asked for if it is free, else the one it had before, else the next free one that no

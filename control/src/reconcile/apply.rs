@@ -9,6 +9,7 @@ use datapath::snapshot::{BridgeId, OfPort, Port, PortId, PortKind};
 
 use super::Reconciler;
 use super::actual::{Attachment, BridgeState, OFPORT_LOCAL, PortState, ofport};
+use super::mirrors;
 use super::publish::{self, Published};
 use super::tunnels::Plan;
 use super::wanted::{Attach, Wanted, WantedBridge, WantedPort, What};
@@ -104,7 +105,10 @@ impl Reconciler {
             for (name, port) in &bridge.ports {
                 match &port.what {
                     Err(error) => self.fail(bridge_name, name, error.clone()),
-                    Ok(_) if self.has(bridge_name, name) => self.renumber(bridge_name, name, port),
+                    Ok(_) if self.has(bridge_name, name) => {
+                        self.renumber(bridge_name, name, port);
+                        self.follow_rules(bridge_name, name, port);
+                    }
                     Ok(what) => match self.open(bridge_name, name, what, plan).await {
                         Ok(opened) => made |= self.insert(bridge_name, name, port, opened, &kept),
                         Err(error) => self.fail(bridge_name, name, error),
@@ -122,8 +126,10 @@ impl Reconciler {
         let mut state = self.state.borrow_mut();
         if let Some(bridge) = state.bridges.get_mut(name) {
             bridge.fdb.configure(wanted.max_entries, wanted.max_age);
-            self.dirty |= bridge.forward_bpdu != wanted.forward_bpdu;
+            self.dirty |= bridge.forward_bpdu != wanted.forward_bpdu || bridge.rules != wanted.rules;
             bridge.forward_bpdu = wanted.forward_bpdu;
+            bridge.rules.clone_from(&wanted.rules);
+            self.dirty |= mirrors::follow(&mut bridge.mirrors, &wanted.mirrors);
             return true;
         }
         let Some(id) = self.bridge_ids.take() else {
@@ -131,7 +137,10 @@ impl Reconciler {
             return false;
         };
         let fdb = Arc::new(Fdb::new(wanted.max_entries, wanted.max_age));
-        state.bridges.insert(name.to_owned(), BridgeState::new(BridgeId(id), fdb, wanted.forward_bpdu));
+        let mut bridge = BridgeState::new(BridgeId(id), fdb, wanted.forward_bpdu);
+        bridge.rules.clone_from(&wanted.rules);
+        mirrors::follow(&mut bridge.mirrors, &wanted.mirrors);
+        state.bridges.insert(name.to_owned(), bridge);
         self.dirty = true;
         true
     }
@@ -217,6 +226,7 @@ impl Reconciler {
         }
         let stp = self.spanning.first_state(bridge_name, name);
         let port = Port { worker, stp, ..Port::new(PortId(id), bridge.id, ofport, name, kind) };
+        let port = wanted.rules.on(port);
         tracing::info!("bridge {bridge_name}: added interface {name} on port {ofport}");
         bridge.failed.remove(name);
         let fdb = bridge.fdb.clone();
@@ -240,6 +250,21 @@ impl Reconciler {
         if number == Some(asked) {
             self.replace(bridge_name, name, |port| Port { ofport: asked, ..port.clone() });
             self.remembered.extend(wanted.row.map(|row| (row, asked)));
+        }
+    }
+
+    /// Follows a change of what may pass. Addresses learned at a port may be in other VLANs once its own have changed.
+    fn follow_rules(&mut self, bridge_name: &str, name: &str, wanted: &WantedPort) {
+        let standing = {
+            let state = self.state.borrow();
+            let port = state.bridges.get(bridge_name).and_then(|bridge| bridge.ports.get(name));
+            port.map(|state| (state.fdb.clone(), state.port.clone()))
+        };
+        if let Some((fdb, port)) = standing.filter(|(_, port)| !wanted.rules.hold(port)) {
+            self.replace(bridge_name, name, |port| wanted.rules.on(port.clone()));
+            if port.vlan != wanted.rules.vlan {
+                self.redirected.push((fdb, port.id));
+            }
         }
     }
 

@@ -10,12 +10,14 @@ pub mod actual;
 mod apply;
 mod awake;
 pub mod device;
+pub mod mirrors;
 mod options;
 #[cfg(test)]
 mod protected_tests;
 pub mod protection;
 pub(crate) mod publish;
 pub(crate) mod report;
+pub mod rules;
 mod tend;
 #[cfg(test)]
 pub mod testing;

@@ -6,8 +6,10 @@ use datapath::port::InUdp;
 use datapath::tunnel::TunnelConfig;
 use ovsdb::{Database, Row, Uuid};
 
+use super::mirrors::{self, WantedMirror};
 use super::options;
 use super::protection::{self, HostSettings, Protection};
+use super::rules::{BridgeRules, PortRules};
 use crate::devices::parse_mac;
 
 /// Seconds after which an address is forgotten, and the range that `mac-aging-time` is held to.
@@ -39,6 +41,10 @@ pub struct WantedBridge {
     pub max_entries: usize,
     /// `other_config:forward-bpdu`.
     pub forward_bpdu: bool,
+    /// What it says of VLANs.
+    pub rules: BridgeRules,
+    /// Its mirrors.
+    pub mirrors: Vec<WantedMirror>,
     /// `other_config:hwaddr`.
     pub mac: Option<[u8; 6]>,
     /// `other_config:datapath-id`.
@@ -64,6 +70,8 @@ pub struct WantedPort {
     pub ofport: Option<i64>,
     /// `mtu_request`, in bytes.
     pub mtu_request: Option<u32>,
+    /// What may pass, and with which tags.
+    pub rules: PortRules,
 }
 
 /// What a port shall be.
@@ -140,6 +148,8 @@ impl Wanted {
             max_age: within(config("mac-aging-time"), MAX_AGE),
             max_entries: within(config("mac-table-size"), TABLE_SIZE) as usize,
             forward_bpdu: config("forward-bpdu") == Some("true"),
+            rules: BridgeRules::read(db, row),
+            mirrors: mirrors::read(db, row, &mut self.warnings),
             mac,
             datapath_id: config("datapath-id").map(str::to_owned),
             controllers: row.refs("controller"),
@@ -169,6 +179,7 @@ impl Wanted {
             ofport_request: None,
             ofport: None,
             mtu_request: None,
+            rules: PortRules::default(),
         });
         bridge
     }
@@ -193,6 +204,7 @@ impl Wanted {
             ofport_request: row.opt_int("ofport_request"),
             ofport: row.opt_int("ofport"),
             mtu_request: row.opt_int("mtu_request").and_then(|mtu| u32::try_from(mtu).ok()),
+            rules: PortRules::read(port, row, &mut self.warnings),
         }
     }
 
@@ -293,8 +305,6 @@ impl Wanted {
     fn warn_of_missing_port_features(&mut self, name: &str, port: &Row, row: &Row) {
         let tunnel = options::TUNNELS.contains(&row.str("type"));
         for (set, feature) in [
-            (row.int("ingress_policing_rate") > 0, "policing (ingress_policing_rate)"),
-            (row.int("ingress_policing_kpkts_rate") > 0, "policing (ingress_policing_kpkts_rate)"),
             (row.map_get("bfd", "enable") == Some("true"), "BFD (bfd)"),
             (row.opt_int("cfm_mpid").is_some(), "CFM (cfm_mpid)"),
             (row.map_get("lldp", "enable") == Some("true"), "LLDP (lldp)"),
@@ -319,7 +329,6 @@ impl Wanted {
             (row.bool("mcast_snooping_enable"), "multicast snooping (mcast_snooping_enable)"),
             (!row.refs("controller").is_empty(), "OpenFlow (controller)"),
             (row.opt_str("fail_mode") == Some("secure"), "OpenFlow (fail_mode=secure)"),
-            (!row.refs("mirrors").is_empty(), "mirroring (mirrors)"),
             (!row.refs("netflow").is_empty(), "NetFlow (netflow)"),
             (!row.refs("sflow").is_empty(), "sFlow (sflow)"),
             (!row.refs("ipfix").is_empty(), "IPFIX (ipfix)"),
@@ -341,15 +350,7 @@ impl Wanted {
 /// Why a port must not come up: doing less than its row says would join what it wants apart.
 fn unsupported(port: &Row, interfaces: usize) -> Option<String> {
     let name = port.str("name");
-    if interfaces > 1 {
-        return Some(format!("{name}: bonding is not supported by this version"));
-    }
-    let tagged = port.opt_int("tag").is_some_and(|t| t != 0) || port.opt_str("vlan_mode").is_some();
-    let trunks = port.get("trunks").is_some_and(|t| !t.is_empty());
-    if tagged || trunks {
-        return Some(format!("{name}: VLANs (tag, trunks, vlan_mode) are not supported by this version"));
-    }
-    port.bool("protected").then(|| format!("{name}: protected ports are not supported by this version"))
+    (interfaces > 1).then(|| format!("{name}: bonding is not supported by this version"))
 }
 
 /// The kernel's rules for the name of a device.
@@ -462,22 +463,7 @@ mod tests {
             (json!({"type": "stt"}), json!({}), unsupported("stt")),
             (json!({"type": "patch"}), json!({}), unsupported("patch")),
             (json!({"type": "nonsense"}), json!({}), unsupported("nonsense")),
-            (json!({}), json!({"tag": 0}), system(Attach::Auto, false)),
-            (
-                json!({}),
-                json!({"tag": 5}),
-                Err("p0: VLANs (tag, trunks, vlan_mode) are not supported by this version".into()),
-            ),
-            (
-                json!({}),
-                json!({"trunks": 5}),
-                Err("p0: VLANs (tag, trunks, vlan_mode) are not supported by this version".into()),
-            ),
-            (
-                json!({}),
-                json!({"protected": true}),
-                Err("p0: protected ports are not supported by this version".into()),
-            ),
+            (json!({}), json!({"tag": 5}), system(Attach::Auto, false)),
         ] {
             assert_eq!(what(interface.clone(), port.clone()).0, want, "{interface} {port}");
         }
@@ -572,7 +558,7 @@ mod tests {
             (
                 json!({"ingress_policing_rate": 1000, "lldp": map(&[("enable", "true")])}),
                 json!({"lacp": "active"}),
-                ["policing (ingress_policing_rate)", "LLDP (lldp)", "LACP (lacp)"].map(plain).into(),
+                ["LLDP (lldp)", "LACP (lacp)"].map(plain).into(),
             ),
             (
                 json!({"type": "internal", "mac": "01:00:5e:00:00:01"}),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::output::Leaving;
-use super::{Worker, refused};
+use super::{Worker, refused, retag};
 use crate::bridge::{self, Verdict};
 use crate::counters::{DropReason, bump};
 use crate::offload::{Fit, MAX_ANSWER, too_big};
@@ -12,6 +12,7 @@ use crate::port::{RxPacket, RxRoad};
 use crate::slab::Piece;
 use crate::snapshot::{Bridge, Port, PortId, PortKind, Snapshot, StpState};
 use crate::tunnel::decap::decap;
+use crate::vlan::{self, Edit, Inside, Tags};
 use crate::vnet::VnetHdr;
 use crate::wire::ethernet;
 use crate::wire::natt::{self, Datagram};
@@ -26,6 +27,32 @@ pub(super) struct Passing {
     pub(super) vnet: VnetHdr,
     /// It came through a tunnel, as one finished packet: its fellows may be merged with it.
     pub(super) tunneled: bool,
+}
+
+/// A frame in the middle of a bridge.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Crossing<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    /// Where it came in.
+    pub(super) from: &'a Port,
+    /// As it came in.
+    pub(super) frame: Passing,
+    pub(super) inside: Inside,
+    pub(super) now: u32,
+}
+
+impl Crossing<'_> {
+    /// How many packets it stands for.
+    pub(super) fn packets(&self) -> u64 {
+        self.frame.vnet.packets(self.frame.data.len)
+    }
+
+    /// Whether it may leave by `port`.
+    pub(super) fn leaves_by(&self, port: &Port) -> bool {
+        port.stp == StpState::Forwarding
+            && !self.from.groups.meet(port.groups)
+            && vlan::egress(port.vlan.as_deref(), &self.inside).is_some()
+    }
 }
 
 /// What was decided about the last frame of a batch. The next one mostly is of the same stream, and then neither learning nor
@@ -110,22 +137,43 @@ impl Worker {
         let cell = port.counters.cell(self.index);
         bump(&cell.rx_packets, packets);
         bump(&cell.rx_bytes, u64::from(frame.data.len));
-        let link = Link::parse(self.slab.get(frame.data));
+        if let Some(policer) = &port.policer
+            && let Err(why) = policer.admit(u64::from(frame.data.len), packets)
+        {
+            bump(&cell.rx_dropped, packets);
+            return self.drops().add(why, packets);
+        }
+        let bytes = self.slab.get(frame.data);
+        let link = Link::parse(bytes);
         let verdict = match (&link, snapshot.bridge(port.bridge)) {
             (Some(link), Some(bridge)) => {
                 if ethernet::is_group(link.dst) {
                     bump(&cell.rx_multicast, packets);
                 }
-                match self.decide(bridge, port, link, now) {
-                    Verdict::Unicast(to) => return self.send(snapshot, port, to, frame, now),
-                    Verdict::Flood => return self.flood(snapshot, bridge, port, frame, now),
-                    Verdict::Punt(kind) => {
+                let inside = vlan::ingress(port.vlan.as_deref(), Tags::read(bytes, link, bridge.vlan_limit));
+                let mut verdict = self.decide(bridge, port, link, inside.map(|inside| inside.vid), now);
+                if let (Verdict::Flood, Some(policer)) = (verdict, &port.policer)
+                    && let Err(why) = policer.admit_flood(link.dst, packets)
+                {
+                    verdict = Verdict::Discard(why);
+                }
+                let crossing = |inside| Crossing { snapshot, from: port, frame, inside, now };
+                if !bridge.mirrors.is_empty()
+                    && let Some(inside) = inside
+                {
+                    self.mirror(&crossing(inside), bridge, verdict);
+                }
+                match (verdict, inside) {
+                    (Verdict::Unicast(to), Some(inside)) => return self.send_to(&crossing(inside), to),
+                    (Verdict::Flood, Some(inside)) => return self.flood(&crossing(inside), bridge),
+                    (Verdict::Punt(kind), _) => {
                         if self.shared.lift(kind, from, self.slab.get(frame.data)) {
                             return;
                         }
                         DropReason::BpduFull
                     }
-                    Verdict::Discard(why) => why,
+                    (Verdict::Discard(why), _) => why,
+                    (_, None) => DropReason::VlanIn,
                 }
             }
             (None, _) => DropReason::Malformed,
@@ -135,48 +183,105 @@ impl Worker {
         self.drops().add(verdict, packets);
     }
 
-    fn decide(&mut self, bridge: &Bridge, port: &Port, link: &Link, now: u32) -> Verdict {
+    fn decide(&mut self, bridge: &Bridge, port: &Port, link: &Link, vlan: Option<u16>, now: u32) -> Verdict {
+        // the same header on the same port is in the same VLAN
         if let Some(last) = &self.decided
             && (last.from, last.link) == (port.id, *link)
         {
             return last.verdict;
         }
-        let verdict = bridge::decide(bridge, port, link, now);
+        let verdict = bridge::decide(bridge, port, link, vlan, now);
         self.decided = Some(Decided { from: port.id, link: *link, verdict });
         verdict
     }
 
-    fn flood(&mut self, snapshot: &Snapshot, bridge: &Bridge, from: &Port, frame: Passing, now: u32) {
-        for &to in bridge.flood.iter().filter(|&&to| to != from.id) {
-            self.send(snapshot, from, to, frame, now);
+    /// Sends a frame to the one port that its destination is on.
+    fn send_to(&mut self, crossing: &Crossing<'_>, to: PortId) {
+        let Crossing { snapshot, frame, .. } = *crossing;
+        let Some(port) = snapshot.port(to) else { return self.drops().add(DropReason::NoBridge, 1) };
+        if crossing.from.groups.meet(port.groups) {
+            return self.drops().add(DropReason::Apart, crossing.packets());
+        }
+        let edit = match vlan::egress(port.vlan.as_deref(), &crossing.inside) {
+            Some(Edit::Keep) => return self.send(crossing, port, frame),
+            Some(edit) => edit,
+            None => return self.drops().add(DropReason::VlanOut, crossing.packets()),
+        };
+        match retag::in_place(&mut self.slab, frame, edit) {
+            Some((tagged, undo)) => {
+                if let Some(ip_mtu) = self.try_send(crossing, port, tagged) {
+                    retag::undo(&mut self.slab, &undo);
+                    self.too_big(crossing, port, ip_mtu);
+                }
+            }
+            None => self.refuse(port, 1, DropReason::Malformed),
         }
     }
 
-    /// Queues the frame for port `to`, or answers its sender when it cannot pass.
-    fn send(&mut self, snapshot: &Snapshot, from: &Port, to: PortId, frame: Passing, now: u32) {
-        let Some(port) = snapshot.port(to) else { return self.drops().add(DropReason::NoBridge, 1) };
-        let packets = frame.vnet.packets(frame.data.len);
-        // learned there while it still forwarded
-        if port.stp != StpState::Forwarding {
-            return self.drops().add(DropReason::NotForwarding, packets);
-        }
-        match self.queue(snapshot, port, frame, now) {
-            Fit::Sent(_) => {}
-            Fit::Dropped(why) => self.refuse(port, packets, why),
-            Fit::TooBig { ip_mtu } => {
-                let source = Link::parse(self.slab.get(frame.data)).map_or([0; 6], |link| link.src);
-                let answered =
-                    self.answers.take(source, now) && self.answer(snapshot, from, frame.data, ip_mtu, now);
-                self.refuse(
-                    port,
-                    packets,
-                    if answered { DropReason::TooBigAnswered } else { DropReason::TooBig },
-                );
+    /// Sends a frame to every port of its VLAN but the one that it came in by, and those that are kept apart from that.
+    fn flood(&mut self, crossing: &Crossing<'_>, bridge: &Bridge) {
+        self.copies.clear();
+        for &to in bridge.flood.iter().filter(|&&to| to != crossing.from.id) {
+            let Some(port) = crossing.snapshot.port(to) else {
+                self.drops().add(DropReason::NoBridge, 1);
+                continue;
+            };
+            let frame = match vlan::egress(port.vlan.as_deref(), &crossing.inside) {
+                _ if crossing.from.groups.meet(port.groups) => continue,
+                None => continue,
+                Some(Edit::Keep) => Some(crossing.frame),
+                Some(edit) => self.tagged_copy(crossing.frame, edit),
+            };
+            match frame {
+                Some(frame) => self.send(crossing, port, frame),
+                None => self.refuse(port, crossing.packets(), DropReason::NoRoom),
             }
         }
     }
 
-    fn queue(&mut self, snapshot: &Snapshot, port: &Port, frame: Passing, now: u32) -> Fit {
+    /// One copy does for all ports that show a frame with the same tags.
+    fn tagged_copy(&mut self, frame: Passing, edit: Edit) -> Option<Passing> {
+        if let Some((_, made)) = self.copies.iter().find(|(of, _)| *of == edit) {
+            return Some(*made);
+        }
+        let made = retag::copy(&mut self.slab, frame, edit)?;
+        self.copies.push((edit, made));
+        Some(made)
+    }
+
+    /// Queues the frame for `port`, or answers its sender when it cannot pass.
+    fn send(&mut self, crossing: &Crossing<'_>, port: &Port, frame: Passing) {
+        if let Some(ip_mtu) = self.try_send(crossing, port, frame) {
+            self.too_big(crossing, port, ip_mtu);
+        }
+    }
+
+    /// Queues the frame for `port`. Some: the IP MTU that it exceeds.
+    fn try_send(&mut self, crossing: &Crossing<'_>, port: &Port, frame: Passing) -> Option<u16> {
+        let packets = frame.vnet.packets(frame.data.len);
+        // learned there while it still forwarded
+        if port.stp != StpState::Forwarding {
+            self.drops().add(DropReason::NotForwarding, packets);
+            return None;
+        }
+        match self.queue(crossing.snapshot, port, frame, crossing.now) {
+            Fit::Sent(_) => {}
+            Fit::Dropped(why) => self.refuse(port, packets, why),
+            Fit::TooBig { ip_mtu } => return Some(ip_mtu),
+        }
+        None
+    }
+
+    /// Tells the sender of a frame that does not pass through `port`, at times.
+    fn too_big(&mut self, crossing: &Crossing<'_>, port: &Port, ip_mtu: u16) {
+        let Crossing { snapshot, from, frame, now, .. } = *crossing;
+        let source = Link::parse(self.slab.get(frame.data)).map_or([0; 6], |link| link.src);
+        let answered = self.answers.take(source, now) && self.answer(snapshot, from, frame.data, ip_mtu, now);
+        let why = if answered { DropReason::TooBigAnswered } else { DropReason::TooBig };
+        self.refuse(port, crossing.packets(), why);
+    }
+
+    pub(super) fn queue(&mut self, snapshot: &Snapshot, port: &Port, frame: Passing, now: u32) -> Fit {
         match &port.kind {
             PortKind::Local(local) => self.outputs.local(port, local, &mut self.slab, frame),
             PortKind::Tunnel(tunnel) => {
@@ -221,7 +326,7 @@ impl Worker {
         }
     }
 
-    fn refuse(&self, port: &Port, packets: u64, why: DropReason) {
+    pub(super) fn refuse(&self, port: &Port, packets: u64, why: DropReason) {
         bump(&port.counters.cell(self.index).tx_dropped, packets);
         self.drops().add(why, packets);
     }

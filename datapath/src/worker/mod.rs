@@ -11,7 +11,9 @@
 mod forward;
 pub mod keeper;
 mod limit;
+mod mirror;
 mod output;
+mod retag;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -31,8 +33,9 @@ use crate::port::{Refusal, RxFrame, RxPacket, TxPacket};
 use crate::slab::{SLOTS, Slab};
 use crate::snapshot::{PortKind, Snapshot};
 use crate::sys::epoll::{self, Epoll};
+use crate::vlan::Edit;
 
-use forward::Decided;
+use forward::{Decided, Passing};
 use keeper::Gait;
 use limit::Limit;
 use output::Outputs;
@@ -60,6 +63,8 @@ pub(crate) struct Worker {
     packets: Vec<RxPacket>,
     outputs: Outputs,
     decided: Option<Decided>,
+    /// The frame being flooded, as ports have it that show it with other tags.
+    copies: Vec<(Edit, Passing)>,
     answers: Limit,
     /// Far ends of the snapshot's tunnels.
     peers: HashSet<IpAddr, RandomState>,
@@ -85,6 +90,7 @@ impl Worker {
             packets: Vec::with_capacity(SLOTS),
             outputs: Outputs::new(index),
             decided: None,
+            copies: Vec::with_capacity(8),
             answers: Limit::new(ANSWERS_PER_SECOND),
             peers: HashSet::default(),
             unknown_spis: Limit::new(UNKNOWN_SPIS_PER_SECOND),

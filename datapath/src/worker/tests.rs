@@ -1,5 +1,7 @@
 //! Whole switches on in-memory ports.
 
+mod rules;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -61,12 +63,15 @@ impl Switch {
     }
 
     fn put(&self, ports: &[Arc<Port>], keep: impl Fn(&Port) -> bool, spanning: bool) {
+        let bridge = Bridge { spanning, ..Bridge::new("br0", Arc::clone(&self.fdb)) };
+        self.put_in(ports, keep, bridge);
+    }
+
+    fn put_in(&self, ports: &[Arc<Port>], keep: impl Fn(&Port) -> bool, bridge: Bridge) {
         let kept = |p: &Arc<Port>| keep(p).then(|| Arc::clone(p));
-        let bridge = Bridge {
-            flood: ports.iter().filter_map(kept).map(|p| p.id).collect(),
-            spanning,
-            ..Bridge::new("br0", Arc::clone(&self.fdb))
-        };
+        let watched = |p: &Arc<Port>| !bridge.watchers.contains(p.id);
+        let flood = ports.iter().filter_map(kept).filter(watched).map(|p| p.id).collect();
+        let bridge = Bridge { flood, ..bridge };
         let snapshot = Snapshot {
             bridges: vec![Some(Arc::new(bridge))],
             ports: ports.iter().map(kept).collect(),

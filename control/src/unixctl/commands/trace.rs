@@ -8,6 +8,7 @@ use std::fmt::Write;
 use datapath::bridge::{self, Verdict};
 use datapath::counters::DropReason;
 use datapath::snapshot::{Bridge, Port, PortId, PortKind, Snapshot};
+use datapath::vlan::{self, Tags};
 use datapath::wire::parse::Link;
 
 use super::{Args, Reply, bridges, fdb, ports, ports_of};
@@ -108,10 +109,17 @@ fn decided<'a>(
     let frame = flow.frame();
     let Some(link) = Link::parse(&frame) else { return Told::dropped(vec![">> malformed, dropping".into()]) };
     let mut lines = Vec::new();
-    let vlan = link.vlan.map_or(0, |tci| tci.vid());
+    let inside = vlan::ingress(from.vlan.as_deref(), Tags::read(&frame, &link, bridge.vlan_limit));
+    let vid = inside.map(|inside| inside.vid);
+    let vlan = vid.unwrap_or(0);
+    let reaches = |to: PortId| {
+        let (port, inside) = snapshot.port(to).zip(inside)?;
+        (!from.groups.meet(port.groups)).then_some(())?;
+        vlan::egress(port.vlan.as_deref(), &inside)
+    };
     let verdict = if options.learn {
         let before = bridge.fdb.lookup(vlan, link.src, now);
-        let verdict = bridge::decide(bridge, from, &link, now);
+        let verdict = bridge::decide(bridge, from, &link, vid, now);
         if before != Some(from.id) && bridge.fdb.lookup(vlan, link.src, now) == Some(from.id) {
             lines.push(format!(
                 "-> learned that {} is on port {} in VLAN {vlan}",
@@ -121,12 +129,16 @@ fn decided<'a>(
         }
         verdict
     } else {
-        bridge::foresee(bridge, from, &link, now)
+        bridge::foresee(bridge, from, &link, vid, now)
     };
     let to: Vec<PortId> = match verdict {
         Verdict::Flood => {
             lines.push("-> no learned MAC for destination, flooding".into());
-            bridge.flood.iter().copied().filter(|to| *to != from.id).collect()
+            bridge.flood.iter().copied().filter(|to| *to != from.id && reaches(*to).is_some()).collect()
+        }
+        Verdict::Unicast(port) if reaches(port).is_none() => {
+            lines.push(">> learned port is kept apart or not in the VLAN, dropping".into());
+            Vec::new()
         }
         Verdict::Unicast(port) => {
             lines.push("-> forwarding to learned port".into());
@@ -164,6 +176,7 @@ fn reason(why: DropReason) -> String {
         DropReason::SamePort => "-> learned port is input port, dropping".into(),
         DropReason::ReservedGroup => "-> packet has reserved destination MAC, dropping".into(),
         DropReason::BadSource => "-> source MAC is a group address or zero, dropping".into(),
+        DropReason::VlanIn => ">> the port does not take frames of that VLAN, dropping".into(),
         DropReason::NotForwarding => "-> spanning tree holds the port back, dropping".into(),
         other => format!(">> {}, dropping", other.name()),
     }
