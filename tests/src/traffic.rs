@@ -1,13 +1,16 @@
 //! Traffic between two places, and what became of it.
 
-use std::process::{Child, Stdio};
+use std::collections::BTreeMap;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::cli::{self, Out, poll};
+use crate::daemon::Daemon;
 use crate::engine::Container;
-use crate::topology::Place;
+use crate::netns;
+use crate::topology::{Host, Place};
 
 /// `ping` with the words of `args`, whatever its status.
 #[track_caller]
@@ -159,7 +162,7 @@ pub fn udp(from: &dyn Place, to: &dyn Place, ip: &str, count: u64, size: usize, 
 /// A TCP transfer of `bytes`, each byte checked on arrival.
 #[track_caller]
 pub fn tcp(from: &dyn Place, to: &dyn Place, ip: &str, bytes: u64) {
-    let transfer = Transfer::start(from, to, ip, 17002, &bytes.to_string(), Duration::from_secs(120));
+    let transfer = Transfer::start(from, to, ip, 17002, &[bytes.to_string()], Duration::from_secs(120));
     assert_eq!(transfer.finish(), bytes);
 }
 
@@ -172,18 +175,36 @@ pub struct Transfer {
 }
 
 impl Transfer {
-    /// Sends for so many seconds to that port.
+    /// Sends for so many seconds to that port, as fast as it goes or at most so many megabits a second.
     #[track_caller]
-    pub fn lasting(from: &dyn Place, to: &dyn Place, ip: &str, port: u16, seconds: u64) -> Transfer {
+    pub fn lasting(
+        from: &dyn Place,
+        to: &dyn Place,
+        ip: &str,
+        port: u16,
+        seconds: u64,
+        mbps: Option<u64>,
+    ) -> Transfer {
         let limit = Duration::from_secs(seconds + 60);
-        Transfer::start(from, to, ip, port, &format!("{seconds}s"), limit)
+        let much: Vec<String> =
+            [Some(format!("{seconds}s")), mbps.map(|n| n.to_string())].into_iter().flatten().collect();
+        Transfer::start(from, to, ip, port, &much, limit)
     }
 
-    fn start(from: &dyn Place, to: &dyn Place, ip: &str, port: u16, much: &str, limit: Duration) -> Transfer {
+    fn start(
+        from: &dyn Place,
+        to: &dyn Place,
+        ip: &str,
+        port: u16,
+        much: &[String],
+        limit: Duration,
+    ) -> Transfer {
         let (any, dest) = addresses(ip, port);
         let receiver = spawn(to, &["tcp-recv", &any]);
         listening(to, "tcp", port);
-        let sender = spawn(from, &["tcp-send", &dest, much]);
+        let mut words = vec!["tcp-send", &dest];
+        words.extend(much.iter().map(String::as_str));
+        let sender = spawn(from, &words);
         Transfer { limit, sender, receiver }
     }
 
@@ -208,17 +229,54 @@ fn addresses(ip: &str, port: u16) -> (String, String) {
     }
 }
 
-/// What the kernel says it has dropped at a place, for want of room: in sockets' buffers and on devices.
+/// What the kernel says it has dropped, for want of room, in each queue of a place: in sockets' buffers and on devices.
+pub type Drops = BTreeMap<String, u64>;
+
+/// The drops of a place so far.
 #[track_caller]
-pub fn dropped(at: &dyn Place) -> u64 {
+pub fn drops(at: &dyn Place) -> Drops {
+    drops_by(at.cmd("sh"))
+}
+
+/// The drops of a host so far, and of the namespace that its daemon keeps docker0's port in.
+#[track_caller]
+pub fn drops_of_host(host: &Host) -> Drops {
+    let mut all = drops(host);
+    let pid = host.daemon.as_ref().map_or(0, Daemon::pid);
+    let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let spaces: BTreeMap<_, _> = fds
+        .filter_map(|fd| Some((std::fs::read_link(fd.path()).ok()?, fd.path())))
+        .filter(|(to, _)| to.to_str().is_some_and(|to| to.starts_with("net:")))
+        .collect();
+    let own = std::fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+    for (_, path) in spaces.into_iter().filter(|(to, _)| Some(to) != own.as_ref()) {
+        let within = drops_by(netns::enter(path.to_str().expect("a path in UTF-8"), "sh"));
+        all.extend(within.into_iter().map(|(queue, n)| (format!("daemon's {queue}"), n)));
+    }
+    all
+}
+
+/// What was dropped between two looks: the queues that dropped anything.
+pub fn dropped_since(before: &Drops, now: &Drops) -> Drops {
+    let more = now.iter().map(|(queue, n)| (queue.clone(), n - before.get(queue).unwrap_or(&0).min(n)));
+    more.filter(|(_, n)| *n > 0).collect()
+}
+
+#[track_caller]
+fn drops_by(mut shell: Command) -> Drops {
     let script = r#"
-        ss -0 -Hanm | grep -o 'd[0-9]*)' | tr -dc '0-9\n'
-        awk 'FNR > 1 { print $NF }' /proc/net/raw /proc/net/raw6
-        awk '$1 == "Udp:" && $2 ~ /[0-9]/ { print $6; print $7 }' /proc/net/snmp
-        awk '$1 ~ /^Udp6(Rcvbuf|Sndbuf)Errors$/ { print $2 }' /proc/net/snmp6
-        sed 's/:/ /' /proc/net/dev | awk 'NR > 2 { print $5 + $13 }'"#;
-    let numbers = cli::run(at.cmd("sh").args(["-c", script]));
-    numbers.split_whitespace().filter_map(|n| n.parse::<u64>().ok()).sum()
+        ss -0 -Hanm | sed -nE 's/^p_[a-z]+ +[^ ]+ +[^ ]+ +[^ ]+ +([^ ]+) .*,d([0-9]+)\).*/packet socket \1 = \2/p'
+        awk 'FNR > 1 { print "raw socket", $2, "=", $NF }' /proc/net/raw /proc/net/raw6
+        awk '$1 == "Udp:" && $2 ~ /[0-9]/ { print "udp receive =", $6; print "udp send =", $7 }' /proc/net/snmp
+        awk '$1 ~ /^Udp6(Rcvbuf|Sndbuf)Errors$/ { print $1, "=", $2 }' /proc/net/snmp6
+        sed 's/:/ /' /proc/net/dev | awk 'NR > 2 { print $1, "rx =", $5; print $1, "tx =", $13 }'"#;
+    let mut all = Drops::new();
+    for line in cli::run(shell.args(["-c", script])).lines() {
+        let (queue, n) = line.rsplit_once(" = ").unwrap_or_else(|| panic!("no number in {line:?}"));
+        let n: u64 = n.trim().parse().unwrap_or_else(|e| panic!("{e}: {line:?}"));
+        *all.entry(queue.to_owned()).or_default() += n;
+    }
+    all
 }
 
 fn spawn(at: &dyn Place, args: &[&str]) -> Child {

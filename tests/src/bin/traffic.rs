@@ -4,7 +4,8 @@
 //! traffic udp-recv ADDR:PORT                       until the stream's end, or 30 s of silence; prints JSON
 //! traffic udp-send ADDR:PORT COUNT SIZE RATE       SIZE: bytes of payload, or LEAST-MOST
 //! traffic tcp-recv ADDR:PORT                       one connection; prints JSON
-//! traffic tcp-send ADDR:PORT BYTES                 or SECONDS followed by 's'; prints how many bytes went
+//! traffic tcp-send ADDR:PORT BYTES [MBPS]          or SECONDS followed by 's'; at most so many megabits a second; prints how
+//!                                                  many bytes went
 //! ```
 
 use std::io::{Error, ErrorKind, Read, Result, Write};
@@ -24,10 +25,8 @@ fn main() -> Result<()> {
         ["udp-recv", at] => udp_recv(addr(at)?),
         ["udp-send", to, count, size, rate] => udp_send(addr(to)?, num(count)?, sizes(size)?, num(rate)?),
         ["tcp-recv", at] => tcp_recv(addr(at)?),
-        ["tcp-send", to, much] => match much.strip_suffix('s') {
-            Some(seconds) => tcp_send(addr(to)?, u64::MAX, Duration::from_secs(num(seconds)?)),
-            None => tcp_send(addr(to)?, num(much)?, Duration::MAX),
-        },
+        ["tcp-send", to, much] => tcp_send(addr(to)?, much, None),
+        ["tcp-send", to, much, mbps] => tcp_send(addr(to)?, much, Some(num(mbps)?)),
         _ => Err(Error::other("usage: traffic udp-recv|udp-send|tcp-recv|tcp-send ADDR:PORT …")),
     }
 }
@@ -177,15 +176,26 @@ fn udp_recv(at: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-fn tcp_send(to: SocketAddr, most: u64, time: Duration) -> Result<()> {
+fn tcp_send(to: SocketAddr, much: &str, mbps: Option<u64>) -> Result<()> {
+    let (most, time) = match much.strip_suffix('s') {
+        Some(seconds) => (u64::MAX, Duration::from_secs(num(seconds)?)),
+        None => (num(much)?, Duration::MAX),
+    };
     let mut s = TcpStream::connect_timeout(&to, Duration::from_secs(10))?;
     s.set_write_timeout(Some(Duration::from_secs(30)))?;
     s.set_read_timeout(Some(Duration::from_secs(30)))?;
-    let (mut pos, start) = (0, Instant::now());
-    while pos < most && start.elapsed() < time {
+    let (mut pos, began) = (0, Instant::now());
+    let mut start = began;
+    while pos < most && began.elapsed() < time {
         let len = (most - pos).min(65536);
         s.write_all(&bytes(0, pos, len as usize))?;
         pos += len;
+        if let Some(mbps) = mbps {
+            let due = start + Duration::from_nanos(pos * 8000 / mbps.max(1));
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            // no more than a datagram's sender makes good for it
+            start += due.elapsed().saturating_sub(LATE);
+        }
     }
     s.shutdown(Shutdown::Write)?;
     // the receiver closes when it has read everything
