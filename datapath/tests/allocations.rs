@@ -15,22 +15,25 @@ mod namespace;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU16;
+use std::sync::atomic::Ordering::Relaxed;
 
 use datapath::counters::{DropReason, PortStats};
 use datapath::esp::replay::DEFAULT_WINDOW;
 use datapath::esp::{InboundSa, OutboundSa, Road, SaConfig, SaKey};
 use datapath::fdb::Fdb;
 use datapath::handle::Datapath;
-use datapath::port::{InUdp, LocalPort, RxFrame, RxRoad, Underlay};
+use datapath::port::esp_device::{Attached, Hop, Hops, Inlet, Lane};
+use datapath::port::{DeviceRoad, InUdp, LocalPort, RxFrame, RxRoad, Underlay};
 use datapath::slab::{SLOTS, Slab};
 use datapath::snapshot::{Bridge, BridgeId, Policy, PolicyId, Port, PortId, PortKind, Snapshot};
+use datapath::sys;
 use datapath::tunnel::{Demux, Tunnel, TunnelConfig};
 use datapath::txq::TxQueue;
 use datapath::vnet::{F_NEEDS_CSUM, GSO_TCPV4, GSO_UDP_L4, VnetHdr};
 use datapath::wire::checksum::pseudo;
-use datapath::wire::{ipv4, parse, put16};
+use datapath::wire::{ipv4, parse, proto, put16};
 use etherparse::PacketBuilder;
-use namespace::{Host, PATIENCE, in_namespace, sh, veth, wait_for, wait_up};
+use namespace::{Host, PATIENCE, drain, in_namespace, sh, veth, wait_for, wait_up};
 
 #[global_allocator]
 static HEAP: dhat::Alloc = dhat::Alloc;
@@ -56,19 +59,27 @@ struct Case {
     road: RxRoad,
     v6: bool,
     workers: usize,
+    /// The kernel cuts what leaves: by [`DeviceRoad`] or, of ESP, by [`Lane`].
+    device: bool,
 }
 
-const CASES: [Case; 9] = [
-    Case { road: RxRoad::Gre, v6: false, workers: 1 },
-    Case { road: RxRoad::Gre, v6: true, workers: 2 },
-    Case { road: RxRoad::InUdp(InUdp::Gre), v6: false, workers: 1 },
-    Case { road: RxRoad::InUdp(InUdp::Vxlan(4789)), v6: true, workers: 1 },
-    Case { road: RxRoad::Esp, v6: false, workers: 1 },
-    Case { road: RxRoad::Esp, v6: true, workers: 1 },
-    Case { road: RxRoad::Udp, v6: false, workers: 1 },
-    Case { road: RxRoad::Udp, v6: false, workers: 2 },
-    Case { road: RxRoad::Udp, v6: true, workers: 1 },
+const CASES: [Case; 12] = [
+    Case { road: RxRoad::Gre, v6: false, workers: 1, device: false },
+    Case { road: RxRoad::Gre, v6: true, workers: 2, device: false },
+    Case { road: RxRoad::InUdp(InUdp::Gre), v6: false, workers: 1, device: false },
+    Case { road: RxRoad::InUdp(InUdp::Vxlan(4789)), v6: true, workers: 1, device: false },
+    Case { road: RxRoad::Esp, v6: false, workers: 1, device: false },
+    Case { road: RxRoad::Esp, v6: true, workers: 1, device: false },
+    Case { road: RxRoad::Udp, v6: false, workers: 1, device: false },
+    Case { road: RxRoad::Udp, v6: false, workers: 2, device: false },
+    Case { road: RxRoad::Udp, v6: true, workers: 1, device: false },
+    Case { road: RxRoad::Gre, v6: false, workers: 1, device: true },
+    Case { road: RxRoad::Gre, v6: true, workers: 2, device: true },
+    Case { road: RxRoad::Esp, v6: false, workers: 2, device: true },
 ];
+
+/// Ethernet addresses of the wire's ends.
+const ENDS: [Mac; 2] = [[2, 0, 0, 0, 1, 1], [2, 0, 0, 0, 1, 2]];
 
 /// The far end of a local port: sends a list of frames made beforehand, and counts what comes. Neither allocates.
 struct Container {
@@ -116,6 +127,37 @@ struct Side {
     ports: Vec<Option<Arc<Port>>>,
     // holds the sockets that the workers use
     container: Container,
+    _trains: Option<Trains>,
+}
+
+/// ESP by trains: what a side has of it.
+struct Trains {
+    _attached: Attached,
+    _inlet: Inlet,
+    _lane: Host,
+}
+
+impl Trains {
+    /// In the calling thread's namespace: outward by `esp`, inward to an SA's address and SPI.
+    fn open(esp: &Underlay, [local, remote]: [IpAddr; 2], spi: u32) -> Trains {
+        let [IpAddr::V4(local), IpAddr::V4(remote)] = [local, remote] else { panic!("trains are for IPv4") };
+        let wire = sys::ifindex("wire").unwrap();
+        let inlet = Inlet::open(UDP_PORT).unwrap();
+        inlet.take([(local, spi)].into()).unwrap();
+        let attached = inlet.attach(wire).unwrap();
+        let host = Host::new();
+        let mtu = Lane::MTU;
+        host.sh(&format!(
+            "ip link add near mtu {mtu} type veth peer name far mtu {mtu}
+             ip link set dev near up; ip link set dev far up"
+        ));
+        let lane = host.enter(|| Lane::open("near", "far").unwrap());
+        lane.reach(wire).unwrap();
+        let [from, to] = if local < remote { ENDS } else { [ENDS[1], ENDS[0]] };
+        let to = [(remote, Hop { ifindex: wire, from, to, mtu: 1500 })].into_iter().collect();
+        esp.set_hops(Some(Arc::new(Hops { lane: Arc::new(lane), to })));
+        Trains { _attached: attached, _inlet: inlet, _lane: host }
+    }
 }
 
 impl Side {
@@ -129,6 +171,10 @@ impl Side {
         };
         let tunnel = TunnelConfig { in_udp, ..TunnelConfig::to(remote) };
         let tunnel = Tunnel { policy, ..Tunnel::new(tunnel, Some(local), 1500) };
+        let device = (case.device && policy.is_none()).then(|| Arc::new(DeviceRoad::open().unwrap()));
+        if device.is_some() {
+            tunnel.egress.store(sys::ifindex("wire").unwrap(), Relaxed);
+        }
         let kinds = locals.iter().map(|(device, mtu)| {
             let port = LocalPort::packet(device).unwrap();
             port.set_mtu(*mtu);
@@ -147,7 +193,10 @@ impl Side {
                 Underlay::udp6(UDP_PORT),
             ],
         };
+        let underlays = underlays.map(|u| Arc::new(u.unwrap()));
         let (outbound, inbound) = (config(case, ends, local), config(case, ends, remote));
+        let trains =
+            (case.device && policy.is_some()).then(|| Trains::open(&underlays[2], ends, inbound.spi));
         let inbound = Arc::new(InboundSa::new(inbound, key(), POLICY, DEFAULT_WINDOW));
         let policy = Policy {
             name: "gre0".into(),
@@ -164,7 +213,8 @@ impl Side {
             bridges: vec![Some(Arc::new(bridge))],
             demux: Demux::build(ports.iter().flatten()).unwrap(),
             ports: ports.clone(),
-            underlays: underlays.map(|u| Arc::new(u.unwrap())).to_vec(),
+            underlays: underlays.to_vec(),
+            device,
             policies: vec![Some(Arc::new(policy))],
             inbound: [(inbound.config.spi, inbound)].into_iter().collect(),
             ..Snapshot::default()
@@ -172,7 +222,7 @@ impl Side {
         let datapath = Datapath::start(case.workers).unwrap();
         let generation = datapath.publish(snapshot);
         assert!(datapath.wait_applied(generation, PATIENCE));
-        Side { datapath, ports, container: Container::new("c", frames) }
+        Side { datapath, ports, container: Container::new("c", frames), _trains: trains }
     }
 
     fn stats(&self, port: usize) -> PortStats {
@@ -310,8 +360,9 @@ struct Network {
 impl Network {
     fn new(case: Case) -> Network {
         let host = Host::new();
+        let [here, there] = ENDS.map(|mac| mac.map(|b| format!("{b:02x}")).join(":"));
         sh(&format!(
-            "ip link add name wire type veth peer name wire netns {}
+            "ip link add name wire address {here} type veth peer name wire address {there} netns {}
              ip link set dev wire up
              ip address add 10.9.1.1/24 dev wire; ip address add fd00:9::1/64 dev wire nodad",
             host.pid()
@@ -351,6 +402,19 @@ impl Network {
         });
     }
 
+    /// Whether what arrives here is what the kernel has yet to cut, or what our XDP program has given a UDP header.
+    fn by_device(&mut self, road: RxRoad) -> bool {
+        let wire = LocalPort::packet("wire").unwrap();
+        self.round();
+        let arrived = drain(&wire).into_iter();
+        let mut packets = arrived.filter_map(|(vnet, frame)| Some((vnet, parse(&frame)?.ip?.proto)));
+        packets.any(|(vnet, proto)| match road {
+            RxRoad::Gre => proto == proto::GRE && vnet.is_gso(),
+            RxRoad::Esp => proto == proto::UDP,
+            RxRoad::Udp | RxRoad::InUdp(_) => false,
+        })
+    }
+
     /// Blocks that a window of rounds allocates; every path must have had its part.
     fn window(&mut self) -> u64 {
         let before = (self.here.drops(DropReason::TooBigAnswered), self.here.stats(2), self.here.stats(1));
@@ -382,6 +446,7 @@ fn forwarding_allocates_nothing() {
     in_namespace("forwarding_allocates_nothing", || {
         for case in CASES {
             let mut network = Network::new(case);
+            assert_eq!(network.by_device(case.road), case.device, "{case:?}");
             for _ in 0..ROUNDS {
                 network.round();
             }
