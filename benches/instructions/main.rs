@@ -13,14 +13,17 @@ use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use datapath::esp::replay::{DEFAULT_WINDOW, ReplayWindow};
 use datapath::esp::{InboundSa, OutboundSa, Road, SaConfig, SaKey, sealed_len};
 use datapath::fdb::Fdb;
-use datapath::offload::{Coalescer, fit};
-use datapath::port::{RxPacket, RxRoad};
+use datapath::offload::{Coalescer, Fit, fit};
+use datapath::port::esp_device::{Batch, Hop, Ways};
+use datapath::port::{RxPacket, RxRoad, TxPacket};
 use datapath::slab::{Piece, Slab};
 use datapath::snapshot::{Bridge, BridgeId, PolicyId, Port, PortId, PortKind, Snapshot};
+use datapath::tunnel::carry::{Carry, Freight, Parcels};
 use datapath::tunnel::decap::decap;
 use datapath::tunnel::encap::Encap;
 use datapath::tunnel::{Demux, Outbox, Tunnel, TunnelConfig, Way};
@@ -48,7 +51,7 @@ const fn case(name: &'static str, times: usize, make: fn() -> Body) -> Case {
     Case { name, times, make }
 }
 
-const CASES: [Case; 19] = [
+const CASES: [Case; 22] = [
     case("parse_tcp4", 100, || parsing(frames::tcp4(1, 64))),
     case("parse_tcp6", 100, || parsing(frames::tcp6(64))),
     case("parse_vlan_udp4", 100, || parsing(frames::vlan_udp4(64))),
@@ -83,6 +86,9 @@ const CASES: [Case; 19] = [
     case("encap_small_esp", 100, || encapsulating(true, 64)),
     case("encap_superframe", 10, || encapsulating(false, SEGMENTS * frames::MSS)),
     case("encap_superframe_esp", 10, || encapsulating(true, SEGMENTS * frames::MSS)),
+    case("carry_small", 100, || carrying(64)),
+    case("carry_superframe", 100, || carrying(SEGMENTS * frames::MSS)),
+    case("esp_trains_44", 100, || trains(SEGMENTS)),
     case("decap_1400", 100, || decapsulating(1400)),
     case("coalesce_44", 10, || coalescing(SEGMENTS)),
     case("coalesce_1", 100, || coalescing(1)),
@@ -188,6 +194,42 @@ fn encapsulating(protected: bool, payload: usize) -> Body {
             encap.finish();
         }
     })
+}
+
+/// A TCP frame with that much payload, whole, for the kernel to cut.
+fn carrying(payload: usize) -> Body {
+    let (tunnel, mut parcels, mut slab) = (tunnel(), Parcels::new(), Slab::new());
+    tunnel.egress.store(2, Relaxed);
+    let (frame, vnet) = match payload / frames::MSS {
+        0 => (frames::tcp4(1, payload), Default::default()),
+        segments => frames::superframe(segments),
+    };
+    let data = Piece { len: frame.len() as u32, ..Slab::slot(0) };
+    slab.get_mut(data).copy_from_slice(&frame);
+    Box::new(move |_| {
+        parcels.clear();
+        let inner = parse(slab.get(data)).and_then(|parsed| parsed.ip);
+        let carry = inner.as_ref().and_then(|ip| {
+            let carry = Carry::new(&tunnel, PortId(0), ip, &mut parcels)?;
+            Some((carry, Freight { slab: &slab, data, vnet: &vnet, ip }))
+        });
+        let Some((mut carry, freight)) = carry else { unreachable!("a tunnel with a device") };
+        assert_eq!(black_box(carry.carry(black_box(&freight))), Fit::Sent((payload / frames::MSS).max(1)));
+    })
+}
+
+/// ESP packets as they wait in an outbox, in trains for the lane.
+fn trains(packets: usize) -> Body {
+    const LEN: usize = 1480;
+    let IpAddr::V4(to) = THERE else { unreachable!("IPv4") };
+    let mut packet = vec![0x5a; LEN];
+    packet[..20].copy_from_slice(&[0x45, 0, 5, 200, 0, 0, 0x40, 0, 64, 50, 0, 0, 10, 9, 0, 1, 10, 9, 0, 2]);
+    let buf = packet.repeat(packets);
+    let list: Vec<_> =
+        (0..packets).map(|i| TxPacket::raw((i * LEN) as u32, LEN as u32, THERE, PortId(0))).collect();
+    let hop = Hop { ifindex: 2, from: [2; 6], to: [4; 6], mtu: 1500 };
+    let ways: Ways = [(to, hop)].into_iter().collect();
+    Box::new(move |_| assert_eq!(black_box(Batch::new(black_box(&buf), &list).fill(&ways)), packets))
 }
 
 /// A GRE packet as it comes from the socket.

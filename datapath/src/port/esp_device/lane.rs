@@ -64,8 +64,11 @@ pub struct Hops {
     /// The lane.
     pub lane: Arc<Lane>,
     /// By outer destination.
-    pub to: HashMap<Ipv4Addr, Hop, RandomState>,
+    pub to: Ways,
 }
+
+/// How far ends are reached, by outer destination.
+pub type Ways = HashMap<Ipv4Addr, Hop, RandomState>;
 
 impl Lane {
     /// MTU that both devices must have. Longer packets cannot go by the lane: its driver keeps them in a page.
@@ -105,36 +108,30 @@ impl Hops {
         let mut sent = Sent::default();
         let mut rest = packets;
         while !rest.is_empty() {
-            let elsewhere = rest.iter().take_while(|p| self.hop(buf, p).is_none()).count();
+            let elsewhere = rest.iter().take_while(|p| hop(&self.to, buf, p).is_none()).count();
             let (others, from_here) = rest.split_at(elsewhere);
             if !others.is_empty() {
                 sent.add(raw.tx(buf, others, refused));
             }
-            let mut batch = Batch {
-                buf,
-                packets: from_here,
-                heads: [[0; HEAD]; BATCH],
-                trains: [(0, 0); BATCH],
-                count: 0,
-            };
-            let taken = batch.fill(self);
+            let mut batch = Batch::new(buf, from_here);
+            let taken = batch.fill(&self.to);
             sent.add(batch.send(&self.lane, taken, refused));
             rest = from_here.get(taken..).unwrap_or(&[]);
         }
         sent
     }
+}
 
-    /// How a packet goes by the lane. None: it cannot.
-    fn hop(&self, buf: &[u8], packet: &TxPacket) -> Option<&Hop> {
-        let IpAddr::V4(dst) = packet.dst else { return None };
-        let hop = self.to.get(&dst)?;
-        let header = header(buf, packet)?;
-        // one that may be fragmented is for the kernel, which can
-        let whole = header[6] & (ipv4::DF >> 8) as u8 != 0;
-        // and so is one that is too long for the path: it says so, and learns
-        let fits = packet.len <= hop.mtu && packet.len as usize + udp::HEADER <= Lane::MTU as usize;
-        (whole && fits).then_some(hop)
-    }
+/// How a packet goes by a lane. None: it cannot.
+fn hop<'a>(ways: &'a Ways, buf: &[u8], packet: &TxPacket) -> Option<&'a Hop> {
+    let IpAddr::V4(dst) = packet.dst else { return None };
+    let hop = ways.get(&dst)?;
+    let header = header(buf, packet)?;
+    // one that may be fragmented is for the kernel, which can
+    let whole = header[6] & (ipv4::DF >> 8) as u8 != 0;
+    // and so is one that is too long for the path: it says so, and learns
+    let fits = packet.len <= hop.mtu && packet.len as usize + udp::HEADER <= Lane::MTU as usize;
+    (whole && fits).then_some(hop)
 }
 
 /// Bytes of ESP in a packet.
@@ -148,7 +145,8 @@ fn header<'a>(buf: &'a [u8], packet: &TxPacket) -> Option<&'a [u8; ipv4::HEADER]
 }
 
 /// Trains for one system call.
-struct Batch<'a> {
+#[derive(Debug)]
+pub struct Batch<'a> {
     buf: &'a [u8],
     packets: &'a [TxPacket],
     heads: [[u8; HEAD]; BATCH],
@@ -157,13 +155,18 @@ struct Batch<'a> {
     count: usize,
 }
 
-impl Batch<'_> {
+impl<'a> Batch<'a> {
+    /// For ESP packets, each with its IP header, in `buf`.
+    pub fn new(buf: &'a [u8], packets: &'a [TxPacket]) -> Batch<'a> {
+        Batch { buf, packets, heads: [[0; HEAD]; BATCH], trains: [(0, 0); BATCH], count: 0 }
+    }
+
     /// Makes trains of the first packets, up to one that cannot go by the lane. Returns how many packets are in them.
-    fn fill(&mut self, hops: &Hops) -> usize {
+    pub fn fill(&mut self, ways: &Ways) -> usize {
         let mut next = 0;
         for (head, train) in self.heads.iter_mut().zip(&mut self.trains) {
             let Some(first) = self.packets.get(next) else { break };
-            let (Some(hop), Some(ip)) = (hops.hop(self.buf, first), header(self.buf, first)) else { break };
+            let (Some(hop), Some(ip)) = (hop(ways, self.buf, first), header(self.buf, first)) else { break };
             let count = train_len(self.buf, self.packets.get(next..).unwrap_or(&[]));
             let bytes = self.packets.iter().skip(next).take(count).map(esp_len).sum();
             *head = front(hop, ip, esp_len(first), bytes, count > 1);

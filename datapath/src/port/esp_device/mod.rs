@@ -16,4 +16,4 @@ mod lane;
 mod programs;
 
 pub use inlet::{Attached, Inlet};
-pub use lane::{Hop, Hops, Lane};
+pub use lane::{Batch, Hop, Hops, Lane, Ways};
