@@ -15,6 +15,7 @@ use datapath::slab::{SLOTS, Slab};
 use datapath::snapshot::PortId;
 use datapath::wire::natt::{Datagram, classify};
 use namespace::{Host, drain, in_namespace, sh, wait_for, wait_up};
+use socket2::{Domain, Socket, Type};
 
 const PORT: u16 = 4500;
 
@@ -322,6 +323,26 @@ fn another_daemon_has_the_port() {
         // both families at once
         let _both = (Underlay::udp4(PORT).unwrap(), Underlay::udp6(PORT).unwrap());
         assert_eq!(Underlay::udp4(PORT).unwrap_err().kind(), ErrorKind::AddrInUse);
+    });
+}
+
+/// The socket that only sends shares the port with the other as it is bound, and nobody else does before or after.
+#[test]
+fn nobody_shares_the_port() {
+    in_namespace("nobody_shares_the_port", || {
+        let another = |ip: &str| {
+            let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+            socket.set_reuse_port(true).unwrap();
+            let address: SocketAddr = format!("{ip}:{PORT}").parse().unwrap();
+            socket.bind(&address.into()).map_err(|e| e.kind())
+        };
+        for lo in ["up", "down"] {
+            sh(&format!("ip link set dev lo {lo}"));
+            let underlay = open(false);
+            assert_eq!(another("0.0.0.0"), Err(ErrorKind::AddrInUse), "lo is {lo}");
+            drop(underlay);
+            assert_eq!(another("0.0.0.0"), Ok(()), "lo is {lo}");
+        }
     });
 }
 

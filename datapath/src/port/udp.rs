@@ -72,7 +72,7 @@ impl UdpSocket {
     pub(super) fn v4(port: u16) -> io::Result<UdpSocket> {
         let socket = UdpSocket::unexited_v4(RxRoad::Udp, port)?;
         // without one, what packets come by they leave by
-        let exit = socket.socket.exit_v4(DEFAULT_TTL, BUFFERS);
+        let exit = socket.socket.exit_v4(DEFAULT_TTL, BUFFERS)?;
         Ok(UdpSocket { exits: exit.into_iter().map(|exit| (exit, port)).collect(), ..socket })
     }
 

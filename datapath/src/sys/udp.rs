@@ -44,20 +44,22 @@ impl Udp {
     ///
     /// Each time that a packet of a socket has left, the kernel wakes whoever waits for that socket: not the one that only
     /// sends. It is bound to an address that nothing comes to from elsewhere, and shares the port only with its other half.
+    /// None: there can be none, as while the loopback device is down.
     ///
     /// # Errors
-    /// EADDRNOTAVAIL: the loopback device is down.
-    pub fn exit_v4(&self, ttl: u8, buffers: usize) -> io::Result<Udp> {
-        let port = self.socket.local_addr()?.as_socket().map_or(0, |a| a.port());
-        let exit = Udp::unbound_v4(ttl)?;
+    /// This socket's port could not be closed to others again.
+    pub fn exit_v4(&self, ttl: u8, buffers: usize) -> io::Result<Option<Udp>> {
         let share = |socket: &Udp, on| socket.socket.set_reuse_port(on);
-        share(&exit, true)?;
-        share(self, true)?;
-        let bound = exit.bind((EXIT, port).into(), buffers).and_then(Udp::deaf);
+        let bound = || {
+            let port = self.socket.local_addr()?.as_socket().map_or(0, |a| a.port());
+            let exit = Udp::unbound_v4(ttl)?;
+            share(&exit, true)?;
+            share(self, true)?;
+            exit.bind((EXIT, port).into(), buffers).and_then(Udp::deaf)
+        };
+        let bound = bound();
         share(self, false)?;
-        let exit = bound?;
-        share(&exit, false)?;
-        Ok(exit)
+        Ok(bound.ok().filter(|exit| share(exit, false).is_ok()))
     }
 
     fn unbound_v4(ttl: u8) -> io::Result<Udp> {
@@ -257,7 +259,7 @@ mod tests {
     fn an_exit_sends_and_hears_nothing() {
         let open = |port| Udp::v4(port, 64, 1 << 20);
         let (here, there) = (open(0).unwrap(), open(0).unwrap());
-        let exit = here.exit_v4(64, 1 << 20).unwrap();
+        let exit = here.exit_v4(64, 1 << 20).unwrap().unwrap();
         let port = |udp: &Udp| udp.socket.local_addr().unwrap().as_socket().unwrap().port();
         let (here_port, there_port) = (port(&here), port(&there));
         assert_eq!(port(&exit), here_port);
