@@ -162,6 +162,12 @@ impl Datapath {
         Ok(datapath)
     }
 
+    /// One more first worker, whom no thread runs.
+    #[cfg(test)]
+    pub(crate) fn idle_worker(&self) -> worker::Worker {
+        worker::Worker::new(Arc::clone(&self.shared), 0).unwrap()
+    }
+
     /// How many workers there are.
     pub fn workers(&self) -> usize {
         self.shared.workers.len()

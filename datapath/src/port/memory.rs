@@ -38,6 +38,12 @@ impl Far {
         self.readable.notify();
     }
 
+    /// Have the port receive frames, in one batch.
+    pub fn send_all(&self, frames: Vec<(VnetHdr, Vec<u8>)>) {
+        self.queues().to_port.extend(frames);
+        self.readable.notify();
+    }
+
     /// The next frame that the port sent.
     pub fn recv(&self) -> Option<(VnetHdr, Vec<u8>)> {
         self.queues().from_port.pop_front()

@@ -98,3 +98,57 @@ fn wanted(snapshot: &Snapshot, index: usize, workers: usize) -> Vec<Source> {
     let underlays = underlays.filter(|(i, _)| workers - 1 - i % spread == index);
     local.chain(underlays.map(|(_, u)| Source::Underlay(Arc::clone(u)))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::{BridgeId, Port};
+
+    /// A device's frames stay in order because one worker reads it; the first worker is left to local ports, if there is another.
+    #[test]
+    fn each_source_has_one_worker() {
+        let local = |i: usize| {
+            let port = LocalPort::memory().unwrap().0;
+            let kind = PortKind::Local(Arc::new(port));
+            Some(Arc::new(Port {
+                worker: i,
+                ..Port::new(PortId(i as u16), BridgeId(0), 1 + i as u16, "p", kind)
+            }))
+        };
+        // of any kind: none is received from here
+        let underlay = || Arc::new(Underlay::udp4(0).unwrap());
+        let snapshot = Snapshot {
+            ports: (0..4).map(local).collect(),
+            underlays: (0..3).map(|_| underlay()).collect(),
+            ..Snapshot::default()
+        };
+        // the workers of the four ports and of the three sockets
+        let table = [
+            (1, [0, 0, 0, 0], [0, 0, 0]),
+            (2, [0, 1, 0, 1], [1, 1, 1]),
+            (3, [0, 1, 2, 0], [2, 1, 2]),
+            (4, [0, 1, 2, 3], [3, 2, 1]),
+            (8, [0, 1, 2, 3], [7, 6, 5]),
+        ];
+        for (workers, ports, underlays) in table {
+            let mut got = ([usize::MAX; 4], [usize::MAX; 3]);
+            for index in 0..workers {
+                for source in wanted(&snapshot, index, workers) {
+                    let owner = match &source {
+                        Source::Local(id, _) => &mut got.0[usize::from(id.0)],
+                        Source::Underlay(one) => {
+                            let place = snapshot.underlays.iter().position(|u| Arc::ptr_eq(u, one));
+                            &mut got.1[place.unwrap()]
+                        }
+                    };
+                    assert_eq!(
+                        std::mem::replace(owner, index),
+                        usize::MAX,
+                        "read by two of {workers} workers"
+                    );
+                }
+            }
+            assert_eq!(got, (ports, underlays), "{workers} workers");
+        }
+    }
+}

@@ -5,6 +5,7 @@ mod rules;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::bridge::Verdict;
 use crate::counters::DropReason;
 use crate::fdb::Fdb;
 use crate::handle::Datapath;
@@ -13,6 +14,7 @@ use crate::port::memory::Far;
 use crate::slow_path::{FrameKind, PuntedFrame};
 use crate::snapshot::{Bridge, BridgeId, Port, PortId, PortKind, Snapshot, StpState};
 use crate::vnet::{F_NEEDS_CSUM, GSO_TCPV4, VnetHdr};
+use crate::wire::parse::Link;
 
 const A: [u8; 6] = [2, 0, 0, 0, 0, 0xa];
 const B: [u8; 6] = [2, 0, 0, 0, 0, 0xb];
@@ -264,4 +266,64 @@ fn more_injected_than_a_batch_holds_leaves_in_order() {
     }
     assert!(s.datapath.inject(PortId(7), b"nobody's"));
     s.dropped(DropReason::NoBridge, 1);
+}
+
+/// Frames of one batch that are alike share a decision; those that differ in port, VLAN or address each have their own.
+#[test]
+fn a_decision_holds_for_frames_alike_alone() {
+    let s = Switch::new(4, 1);
+    let bridge = s.datapath.snapshot().bridge(BridgeId(0)).cloned().unwrap();
+    let mut worker = s.datapath.idle_worker();
+    let link = |dst, src, vlan: Option<u16>| {
+        let mut bytes = frame(dst, src, "");
+        if let Some(vlan) = vlan {
+            bytes.splice(12..12, [0x81, 0, (vlan >> 8) as u8, vlan as u8]);
+        }
+        Link::parse(&bytes).unwrap()
+    };
+    let (plain, back) = (link(B, A, None), link(A, B, None));
+    let mut decide = |port: usize, link: &Link| {
+        let vlan = link.vlan.map_or(0, |tag| tag.vid());
+        worker.decide(&bridge, &s.ports[port], link, Some(vlan), 1)
+    };
+    assert_eq!(decide(0, &plain), Verdict::Flood);
+    s.fdb.learn(0, B, PortId(3), 1);
+    assert_eq!(decide(0, &plain), Verdict::Flood, "as a moment ago");
+    // another port: decided anew, and learned
+    assert_eq!(decide(1, &plain), Verdict::Unicast(PortId(3)));
+    assert_eq!(s.fdb.lookup(0, A, 1), Some(PortId(1)));
+    assert_eq!(decide(0, &plain), Verdict::Unicast(PortId(3)));
+    assert_eq!(s.fdb.lookup(0, A, 1), Some(PortId(0)), "back again");
+    // the way back, on the port that B was learned on and on A's own
+    assert_eq!(decide(3, &back), Verdict::Unicast(PortId(0)));
+    assert_eq!(decide(0, &back), Verdict::Discard(DropReason::SamePort));
+    // in another VLAN nobody is known, and what is learned there stays there
+    s.fdb.learn(0, B, PortId(3), 2);
+    assert_eq!(decide(0, &plain), Verdict::Unicast(PortId(3)));
+    assert_eq!(decide(0, &link(B, A, Some(5))), Verdict::Flood);
+    s.fdb.learn(5, B, PortId(2), 1);
+    assert_eq!(decide(0, &plain), Verdict::Unicast(PortId(3)));
+    assert_eq!(decide(0, &link(B, A, Some(5))), Verdict::Unicast(PortId(2)));
+    assert_eq!(decide(0, &link(B, A, Some(6))), Verdict::Flood);
+}
+
+/// The same through a batch as it comes from a port, in the order in which it came.
+#[test]
+fn a_batch_of_several_streams_goes_apart() {
+    let s = Switch::new(4, 1);
+    let who = |i: u8| [2, 0, 0, 0, 0, i];
+    for i in 1..4 {
+        s.ends[usize::from(i)].send(VnetHdr::default(), &frame(BROADCAST, who(i), "here"));
+        for other in (0..4).filter(|other| *other != usize::from(i)) {
+            s.recv(other);
+        }
+    }
+    // in twos, so that every other one is like the one before
+    let to = |i: u32| who(1 + (i / 2 % 3) as u8);
+    let batch: Vec<_> = (0..60).map(|i| (VnetHdr::default(), frame(to(i), A, &i.to_string()))).collect();
+    s.ends[0].send_all(batch.clone());
+    for (i, (_, sent)) in batch.iter().enumerate() {
+        assert_eq!(&s.recv(1 + i / 2 % 3).1, sent);
+    }
+    assert!(s.ends.iter().all(|end| end.recv().is_none()));
 }
