@@ -85,14 +85,14 @@ impl Lane {
         Ok(Lane { socket: PacketSender::open(sys::ifindex(near)?, 0, BUFFER)?, devices, _link: link })
     }
 
-    /// Lets packets leave by the device with that index, in the calling thread's network namespace. If the device goes, so does
-    /// this.
+    /// Lets packets leave by the device with that index, in the calling thread's network namespace, if they do not already. If the
+    /// device goes, so does this.
     ///
     /// # Errors
     /// ENODEV, EINVAL: no such device. E2BIG: there are too many.
     pub fn reach(&self, ifindex: u32) -> io::Result<()> {
         let index = ifindex.to_ne_bytes();
-        self.devices.insert(&index, &index)
+        self.devices.add(&index, &index)
     }
 }
 

@@ -221,6 +221,8 @@ fn sum(asm: &mut Assembler) {
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;
+    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::Ordering::Relaxed;
 
     use etherparse::{IpNumber, PacketBuilder, SlicedPacket, TransportSlice};
 
@@ -330,5 +332,28 @@ mod tests {
             assert_eq!(strip.test_run(&wrapped).unwrap().0, XDP_DROP as u32, "no such device");
             assert_eq!(strip.test_run(&frame).unwrap().0, XDP_DROP as u32, "not of the lane");
         }
+    }
+
+    /// Control says again and again which devices there are, while packets leave by them.
+    #[test]
+    fn a_device_that_is_named_again_is_there_all_the_while() {
+        let (Some(spis), Some(devices)) = (spis(), map(MapKind::DevMapHash, 4)) else { return };
+        let (wrap, strip) = (inward(spis.as_fd(), 4500).unwrap(), outward(devices.as_fd()).unwrap());
+        let (_, mut wrapped) = wrap.test_run(&esp(36)).unwrap();
+        wrapped[34..38].copy_from_slice(&1u32.to_be_bytes());
+        let lo = 1u32.to_ne_bytes();
+        devices.add(&lo, &lo).unwrap();
+        let done = AtomicBool::new(false);
+        let lost = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Relaxed) {
+                    devices.add(&lo, &lo).unwrap();
+                }
+            });
+            let lost = (0..100_000).filter(|_| strip.test_run(&wrapped).unwrap().0 != XDP_REDIRECT).count();
+            done.store(true, Relaxed);
+            lost
+        });
+        assert_eq!(lost, 0);
     }
 }

@@ -12,6 +12,9 @@ use super::{bpf, call_for_fd, check_long, object_name};
 const LOOKUP: c_int = 1;
 const UPDATE: c_int = 2;
 const DELETE: c_int = 3;
+// flags of an update
+const ANY: u64 = 0;
+const NO_EXIST: u64 = 1;
 
 /// What a map is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +95,22 @@ impl Map {
         if value.len() != self.value {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        self.call(UPDATE, key, value.as_ptr() as u64)
+        self.call(UPDATE, key, value.as_ptr() as u64, ANY)
+    }
+
+    /// Puts `value` under `key` if nothing is there. In a [`MapKind::DevMapHash`] that differs also from putting there what it has
+    /// already: the kernel takes the old entry out first, and a packet that comes just then finds none.
+    ///
+    /// # Errors
+    /// As [`Map::insert`].
+    pub fn add(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        if value.len() != self.value {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        match self.call(UPDATE, key, value.as_ptr() as u64, NO_EXIST) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            result => result,
+        }
     }
 
     /// Takes the entry under `key` away.
@@ -100,7 +118,7 @@ impl Map {
     /// # Errors
     /// ENOENT: there is none. InvalidInput: not its lengths, or an array, whose entries stay.
     pub fn remove(&self, key: &[u8]) -> io::Result<()> {
-        self.call(DELETE, key, 0)
+        self.call(DELETE, key, 0, ANY)
     }
 
     /// The value under `key`.
@@ -109,17 +127,17 @@ impl Map {
     /// ENOENT: there is none. InvalidInput: not its lengths.
     pub fn get(&self, key: &[u8]) -> io::Result<Vec<u8>> {
         let mut value = vec![0; self.value];
-        self.call(LOOKUP, key, value.as_mut_ptr() as u64)?;
+        self.call(LOOKUP, key, value.as_mut_ptr() as u64, ANY)?;
         Ok(value)
     }
 
     /// `value` is the address of as many bytes as a value has, if `command` uses it.
-    fn call(&self, command: c_int, key: &[u8], value: u64) -> io::Result<()> {
+    fn call(&self, command: c_int, key: &[u8], value: u64, flags: u64) -> io::Result<()> {
         if key.len() != self.key {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let map = self.fd.as_raw_fd() as u32;
-        let attr = EntryAttr { map, padding: 0, key: key.as_ptr() as u64, value, flags: 0 };
+        let attr = EntryAttr { map, padding: 0, key: key.as_ptr() as u64, value, flags };
         let mut bytes = [0; size_of::<EntryAttr>()];
         bytes.copy_from_slice(attr.as_bytes());
         // SAFETY: key and value are borrowed by the callers here and have the lengths that the map was made with. No kind of map
