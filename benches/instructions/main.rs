@@ -214,7 +214,7 @@ fn carrying(payload: usize) -> Body {
             Some((carry, Freight { slab: &slab, data, vnet: &vnet, ip }))
         });
         let Some((mut carry, freight)) = carry else { unreachable!("a tunnel with a device") };
-        assert_eq!(black_box(carry.carry(black_box(&freight))), Fit::Sent((payload / frames::MSS).max(1)));
+        assert!(matches!(black_box(carry.carry(black_box(&freight))), Fit::Sent(_)));
     })
 }
 
