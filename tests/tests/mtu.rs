@@ -95,7 +95,7 @@ fn everything_passes(mtu: u32, road: Road) {
     let ([a, b], [ca, cb]) = joined(mtu, road);
     let inner = road.inner(mtu);
     let capture = match road {
-        Road::Gre => Capture::start(&a, "u0", "ip proto 47"),
+        Road::Gre => Capture::wire([&a, &b], "u0", "ip proto 47"),
         Road::GreInUdp => Capture::wire([&a, &b], "u0", "ip proto 47 or udp dst port 4754"),
         _ => Capture::wire([&a, &b], "u0", "ip proto 47 or ip proto 50 or udp port 4500"),
     };
@@ -240,7 +240,7 @@ fn a_smaller_link_further_on() {
     });
     ca.sh("ip route flush cache");
     df_is_answered(&ca, &cb.ip, "-s 1472", 1400 - OVERHEAD);
-    let capture = Capture::start(&b, "u0", "ip proto 47");
+    let capture = Capture::wire([&a, &b], "u0", "ip proto 47");
     traffic::tcp(&ca, &cb, &cb.ip, 1_000_000);
     let s = traffic::udp(&ca, &cb, &cb.ip, 100, 1472, 200);
     assert!(s.received >= 80, "{s:?}");

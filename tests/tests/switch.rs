@@ -315,7 +315,7 @@ fn over_an_ipv6_underlay() {
     }
     let [a, b] = &hosts;
     reaches(a, "10.9.0.2");
-    let capture = Capture::start(a, "u0", "ip6");
+    let capture = Capture::wire([a, b], "u0", "ip6");
     traffic::tcp(a, b, "10.9.0.2", 10_000_000);
     traffic::tcp(b, a, "10.9.0.1", 10_000_000);
     capture.stop().assert_clean(1500);
