@@ -71,6 +71,9 @@ pub struct Vswitchd {
     /// Log to FILE, too [default FILE: $OVS_LOGDIR/ovs-vswitchd.log or /var/log/openvswitch/ovs-vswitchd.log]
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     pub log_file: Option<Option<PathBuf>>,
+    /// Keep all memory in RAM: nothing waits for a swap device
+    #[arg(long)]
+    pub mlockall: bool,
     /// How it runs
     #[command(flatten)]
     pub tuning: Tuning,
@@ -100,8 +103,6 @@ const MAX_WORKERS: i64 = datapath::counters::MAX_WORKERS as i64;
 #[derive(Debug, Args)]
 pub struct Ignored {
     #[arg(long, hide = true)]
-    mlockall: bool,
-    #[arg(long, hide = true)]
     no_chdir: bool,
     #[arg(long, hide = true)]
     monitor: bool,
@@ -121,7 +122,6 @@ impl Ignored {
     /// What was given and why it has no effect.
     pub fn notes(&self) -> Vec<String> {
         let flags = [
-            (self.mlockall, "--mlockall: memory is not locked; the fast path allocates nothing"),
             (self.monitor, "--monitor: leave restarts to the service manager"),
             (self.disable_system, "--disable-system: there is no kernel datapath"),
             (self.disable_system_route, "--disable-system-route: the kernel routes tunnel packets"),
@@ -322,7 +322,8 @@ mod tests {
         assert_eq!(v.tuning.verbose.len(), 3);
         let first = Spec::Level { module: None, destination: Some(Destination::Console), level: Level::Emer };
         assert_eq!(v.tuning.verbose.first(), Some(&first));
-        assert_eq!(v.ignored.notes().len(), 3);
+        assert!(v.mlockall);
+        assert_eq!(v.ignored.notes().len(), 2);
     }
 
     #[test]

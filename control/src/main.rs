@@ -17,6 +17,7 @@ use control::keys;
 use control::logging::{Destination, Level, Spec, Vlog};
 use control::pidfile;
 use control::pki;
+use control::privileges;
 use control::rundir::{self, RunDir};
 use control::shutdown::Shutdown;
 use control::up::{self, Up};
@@ -118,6 +119,11 @@ fn vswitchd(
         open_log(&vlog, file.unwrap_or_else(|| rundir::default_logdir().join("ovs-vswitchd.log")));
     }
     options.ignored.notes().iter().for_each(|note| tracing::info!("{note}"));
+    if options.mlockall
+        && let Err(why) = privileges::lock_memory()
+    {
+        tracing::warn!("mlockall failed: {why}");
+    }
     let config = Config {
         rundir: RunDir::new(rundir.unwrap_or_else(rundir::default_rundir))?,
         db: std::path::absolute(options.db.unwrap_or_else(rundir::default_db))?,

@@ -67,6 +67,26 @@ pub fn check() -> Result<(), Error> {
     OpenOptions::new().read(true).write(true).open("/dev/net/tun").map(drop).map_err(Error::Tun)
 }
 
+/// Keeps what memory the process has, and will have, out of swap.
+///
+/// # Errors
+/// It may not, or not as much as it may come to need: then nothing is locked, as a limit that is reached later would be the end.
+pub fn lock_memory() -> io::Result<()> {
+    use rustix::mm::{MlockAllFlags, mlockall};
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Memlock);
+    if let Some(bytes) = limit.current {
+        let unlimited = Rlimit { current: None, maximum: None };
+        setrlimit(Resource::Memlock, unlimited).map_err(|e| {
+            io::Error::new(
+                io::Error::from(e).kind(),
+                format!("no more than {bytes} bytes may be locked (ulimit -l)"),
+            )
+        })?;
+    }
+    Ok(mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)?)
+}
+
 fn effective(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"))?;
     u64::from_str_radix(line.trim(), 16).ok()

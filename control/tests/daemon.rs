@@ -297,7 +297,12 @@ fn detach_returns_when_ready() {
         let to = std::fs::read_link(format!("/proc/{pid}/fd/{fd}")).unwrap();
         assert_eq!(to, Path::new("/dev/null"), "fd {fd}");
     }
-    assert!(std::fs::read_to_string(&log).unwrap().contains("ignoring unix:/nowhere"));
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert!(said.contains("ignoring unix:/nowhere"), "{said}");
+    // --mlockall; a container may not be let to
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let locked = status.lines().find_map(|l| l.strip_prefix("VmLck:")).unwrap().trim() != "0 kB";
+    assert_eq!(locked, !said.contains("mlockall failed"), "{status}{said}");
     assert!(place.appctl(&["exit"]).status.success());
     wait_for("its end", || (!alive(pid)).then_some(()));
 }
