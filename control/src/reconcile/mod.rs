@@ -57,8 +57,10 @@ use publish::readable;
 use trains::Trains;
 use wanted::{Wanted, What};
 
-/// How often ages advance, paths are looked up anew and the devices are compared with the rows without cause.
+/// How often ages advance and paths are looked up anew without cause.
 const TICK: Duration = Duration::from_secs(1);
+/// How often tunnels are compared with rows, paths and files without cause. What it takes grows with their number.
+const FOLLOW: Duration = Duration::from_secs(5);
 /// Links change in bursts (a container starts): let one pass serve them all.
 const SETTLE: Duration = Duration::from_millis(20);
 /// The least time between passes for the sake of links. A pass may itself change links, and one that fails half-way
@@ -104,6 +106,7 @@ pub struct Reconciler {
     openflow: Option<OpenFlow>,
     next_worker: usize,
     statistics_due: Instant,
+    follow_due: Instant,
 }
 
 impl Reconciler {
@@ -148,6 +151,7 @@ impl Reconciler {
             openflow: None,
             next_worker: 0,
             statistics_due: Instant::now(),
+            follow_due: Instant::now(),
         })
     }
 
@@ -213,6 +217,7 @@ impl Reconciler {
 
     /// One pass that trusts nothing seen before; see the module.
     pub async fn run_once(&mut self, db: &RefCell<Server>) {
+        self.follow_due = Instant::now() + FOLLOW;
         self.paths.forget();
         self.pass(db).await;
     }
@@ -282,7 +287,7 @@ impl Reconciler {
         let broken = self.state.borrow().bridges.values().any(|b| !b.failed.is_empty());
         if due || broken || self.dirty {
             self.run_once(db).await;
-        } else {
+        } else if now >= self.follow_due || self.choice.is_eager() || self.paths.changed(&self.links).await {
             self.follow_paths(db).await;
         }
         if due {
@@ -297,6 +302,7 @@ impl Reconciler {
 
     /// Routes may have changed without word (the kernel learns path MTUs silently).
     async fn follow_paths(&mut self, db: &RefCell<Server>) {
+        self.follow_due = Instant::now() + FOLLOW;
         self.paths.forget();
         let wanted = Wanted::from_database(db.borrow().db());
         let plan = self.protect(&wanted).await;

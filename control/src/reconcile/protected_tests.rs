@@ -118,10 +118,12 @@ fn secrets_in_files_may_come_late_and_change() {
         assert_eq!(seen(&db, "gre0"), (Some(1), String::new(), "down".into(), Some("connecting".into())));
 
         std::fs::write(&path, "\n").unwrap();
+        reconciler.follow_due = Instant::now();
         reconciler.tick(&db).await;
         let (ofport, error, ..) = seen(&db, "gre0");
         assert_eq!((ofport, error), (Some(1), format!("gre0: {file}: the pre-shared key is empty")));
         std::fs::write(&path, "haddock\n").unwrap();
+        reconciler.follow_due = Instant::now();
         reconciler.tick(&db).await;
         assert_eq!(seen(&db, "gre0"), (Some(1), String::new(), "down".into(), Some("connecting".into())));
     });
