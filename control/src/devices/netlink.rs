@@ -77,6 +77,11 @@ impl Link {
     pub fn is_bridge(&self) -> bool {
         self.kind == "bridge"
     }
+
+    /// What there is to it besides its counters.
+    pub fn settings(&self) -> Link {
+        Link { stats: LinkStats::default(), ..self.clone() }
+    }
 }
 
 /// All links of a namespace at one moment.

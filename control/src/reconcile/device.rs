@@ -79,6 +79,11 @@ impl Choice {
         self.errors.clear();
     }
 
+    /// What the choice depends on, next hops above all, is worth a look each second.
+    pub(super) fn is_eager(&self) -> bool {
+        self.wish == UnderlayIo::Device
+    }
+
     /// Returns when something has changed that nobody else tells of.
     pub(super) async fn changed(&mut self) {
         self.policies.changed().await;
@@ -87,6 +92,12 @@ impl Choice {
     /// Why a tunnel that shall go by the device road does not.
     pub(super) fn error(&self, name: &str) -> Option<&str> {
         self.errors.get(name).map(String::as_str)
+    }
+
+    /// A tunnel that shall go by the device road does not.
+    pub(super) fn blame(&mut self, name: &str, why: &str) {
+        let error = format!("{name}: goes by a raw socket in spite of other_config:underlay-io: {why}");
+        self.errors.insert(name.to_owned(), error);
     }
 
     /// Which device a tunnel's packets may be sent to. Err: none, and why, where that is worth a word.
@@ -121,8 +132,7 @@ impl Reconciler {
         if let Err(Some(why)) = &chosen
             && self.choice.wish == UnderlayIo::Device
         {
-            let error = format!("{name}: goes by a raw socket in spite of other_config:underlay-io: {why}");
-            self.choice.errors.insert(name.to_owned(), error);
+            self.choice.blame(name, why);
         }
         let ifindex = chosen.unwrap_or(0);
         if tunnel.egress.swap(ifindex, Relaxed) != ifindex {

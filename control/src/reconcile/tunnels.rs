@@ -100,6 +100,9 @@ impl Reconciler {
                 self.choose_road(name, &standing, path.as_ref());
                 continue;
             }
+            if standing.policy.is_some() && policy.is_none() {
+                tracing::warn!("{name}: asks for IPsec no more, and sends in the clear from now on");
+            }
             let tunnel = self.tunnel(config, policy).await;
             self.choose_road(name, &tunnel, path.as_ref());
             self.replace(bridge_name, name, |port| {
