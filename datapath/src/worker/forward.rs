@@ -183,7 +183,14 @@ impl Worker {
         self.drops().add(verdict, packets);
     }
 
-    pub(super) fn decide(&mut self, bridge: &Bridge, port: &Port, link: &Link, vlan: Option<u16>, now: u32) -> Verdict {
+    pub(super) fn decide(
+        &mut self,
+        bridge: &Bridge,
+        port: &Port,
+        link: &Link,
+        vlan: Option<u16>,
+        now: u32,
+    ) -> Verdict {
         // the same header on the same port is in the same VLAN
         if let Some(last) = &self.decided
             && (last.from, last.link) == (port.id, *link)
