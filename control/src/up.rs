@@ -91,6 +91,7 @@ impl Up {
                     tunnel.path_mtu.load(std::sync::atomic::Ordering::Relaxed),
                     snapshot.max_frame(tunnel).saturating_sub(ETHERNET_HEADER)
                 ),
+                PortKind::Patch(patch) => format!("patch to {}", patch.name),
                 PortKind::Local(_) if port.name == *bridge => "the bridge's own port on this host".into(),
                 PortKind::Local(local) => format!("device of this host, MTU {}", local.mtu()),
             };

@@ -129,6 +129,10 @@ reasons! {
     Apart = "drop_kept_apart",
     /// Its port belongs to no bridge, or to nobody any more.
     NoBridge = "drop_no_bridge",
+    /// Out of a patch port whose peer is not there, or is the peer of another.
+    PatchNoPeer = "drop_patch_no_peer",
+    /// Through more pairs of patch ports than there should be: they are wired into a loop.
+    PatchLoop = "drop_patch_loop",
     /// Longer than the output takes, and neither splitting, fragmenting nor an ICMP answer applies.
     TooBig = "drop_too_big",
     /// Answered with ICMP fragmentation-needed or packet-too-big instead.

@@ -167,6 +167,17 @@ pub enum PortKind {
     Local(Arc<LocalPort>),
     /// A tunnel to another host.
     Tunnel(Arc<Tunnel>),
+    /// The way into another bridge.
+    Patch(Arc<Patch>),
+}
+
+/// One end of a pair of patch ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Patch {
+    /// `options:peer`.
+    pub name: String,
+    /// The port of that name, if it is a patch port whose peer is this one.
+    pub peer: Option<PortId>,
 }
 
 impl Bridge {

@@ -13,13 +13,15 @@ use crate::topology::Place;
 
 /// tshark preferences that have every checksum verified, and no payload guessed at: it would find it malformed. UDP ports
 /// that the tests' NAT gives or that GRE comes from are left out, as the other port tells what that is.
-const CHECK: [&str; 11] = [
+const CHECK: [&str; 13] = [
     "-dtcp.port==1-65535,data",
     "-dudp.port==1-19999,data",
     "-dudp.port==30000-49151,data",
     "-dudp.port==500,isakmp",
     "-dudp.port==4500,udpencap",
     "-dudp.port==4754,gre",
+    "-dudp.port==4789,vxlan",
+    "-dudp.port==6081,geneve",
     "-oip.check_checksum:TRUE",
     "-otcp.check_checksum:TRUE",
     "-oudp.check_checksum:TRUE",
@@ -275,11 +277,16 @@ impl Packets {
     /// not at all.
     #[track_caller]
     pub fn assert_clean_overlay(&self, mtu: u32, checksums: bool) {
-        let all = self.outer("udp dst port 4789 or udp dst port 6081");
+        const OVERLAY: &str = "(udp dst port 4789 or udp dst port 6081)";
+        let all = self.outer(OVERLAY);
         assert!(all > 0, "neither VXLAN nor Geneve captured");
-        let with = self.outer("(udp dst port 4789 or udp dst port 6081) and udp[6:2] != 0");
+        // a filter's udp[…] is for IPv4 alone
+        let with = self.outer(&format!("{OVERLAY} and (udp[6:2] != 0 or ip6[46:2] != 0)"));
         assert_eq!(with, if checksums { all } else { 0 }, "UDP checksums");
-        assert_eq!(self.count("vxlan or geneve"), all, "tshark takes all of them for what they are");
+        // others send from ports that are data here (CHECK)
+        let ours = self.outer(&format!("{OVERLAY} and udp src portrange 49152-65535"));
+        let known = self.count("(vxlan or geneve) and udp.srcport >= 49152 and udp.dstport in {4789, 6081}");
+        assert_eq!(known, ours, "tshark takes all of them for what they are");
         self.assert_fits(mtu);
         self.assert_correct();
     }

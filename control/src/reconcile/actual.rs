@@ -99,6 +99,8 @@ pub enum Attachment {
     },
     /// A tunnel; nothing on the host but the route to its far end.
     Tunnel,
+    /// A patch port; nothing on the host at all.
+    Patch,
 }
 
 impl State {
@@ -132,7 +134,7 @@ impl State {
         let ports = self.bridges.values().flat_map(|bridge| bridge.ports.values());
         let policy = |port: &PortState| match &port.port.kind {
             PortKind::Tunnel(tunnel) => tunnel.policy,
-            PortKind::Local(_) => None,
+            PortKind::Local(_) | PortKind::Patch(_) => None,
         };
         ports.filter_map(policy).collect()
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use datapath::fdb::Fdb;
 use datapath::port::LocalPort;
-use datapath::snapshot::{BridgeId, OfPort, Port, PortId, PortKind};
+use datapath::snapshot::{BridgeId, OfPort, Patch, Port, PortId, PortKind};
 
 use super::Reconciler;
 use super::actual::{Attachment, BridgeState, OFPORT_LOCAL, PortState, ofport};
@@ -77,6 +77,7 @@ impl Reconciler {
     async fn publish(&mut self) -> bool {
         self.keep_underlays();
         self.keep_device_road();
+        self.join_patches();
         if !self.dirty {
             return true;
         }
@@ -181,6 +182,10 @@ impl Reconciler {
                 self.open_underlays(&wanted.config, policy).map_err(failed)?;
                 let tunnel = self.tunnel(&wanted.config, policy).await;
                 Ok((PortKind::Tunnel(Arc::new(tunnel)), Attachment::Tunnel))
+            }
+            What::Patch { peer } => {
+                let patch = Patch { name: peer.clone(), peer: None };
+                Ok((PortKind::Patch(Arc::new(patch)), Attachment::Patch))
             }
         }
     }
@@ -312,6 +317,9 @@ fn holds(name: &str, state: &PortState, what: &What, links: &Links) -> bool {
     let link = || links.by_name(name);
     match (what, &state.attachment) {
         (What::Tunnel(_), Attachment::Tunnel) => true,
+        (What::Patch { peer }, Attachment::Patch) => {
+            matches!(&state.port.kind, PortKind::Patch(patch) if patch.name == *peer)
+        }
         (What::Internal { .. }, Attachment::Tap { ifindex, .. }) => {
             link().is_some_and(|l| l.index == *ifindex)
         }
@@ -322,7 +330,7 @@ fn holds(name: &str, state: &PortState, what: &What, links: &Links) -> bool {
                     && through_member(*attach, link)
                     && links.by_index(member.near).is_some()
             }
-            Attachment::Tap { .. } | Attachment::Tunnel => false,
+            Attachment::Tap { .. } | Attachment::Tunnel | Attachment::Patch => false,
         }),
         _ => false,
     }

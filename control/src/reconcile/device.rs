@@ -170,7 +170,7 @@ impl Reconciler {
         let ports = state.bridges.values().flat_map(|bridge| bridge.ports.values());
         let taken = ports.into_iter().any(|port| match &port.port.kind {
             PortKind::Tunnel(tunnel) => tunnel.egress.load(Relaxed) != 0,
-            PortKind::Local(_) => false,
+            PortKind::Local(_) | PortKind::Patch(_) => false,
         });
         if !taken && state.device.take().is_some() {
             self.dirty = true;

@@ -12,6 +12,7 @@ mod awake;
 pub mod device;
 pub mod mirrors;
 mod options;
+mod patches;
 #[cfg(test)]
 mod protected_tests;
 pub mod protection;

@@ -38,7 +38,7 @@ fn seen(db: &RefCell<Server>, name: &str) -> (Option<i64>, String, String, Optio
 fn policies(snapshot: &Snapshot) -> Vec<(String, Option<(IpAddr, bool)>)> {
     let tunnels = snapshot.ports.iter().flatten().filter_map(|port| match &port.kind {
         PortKind::Tunnel(tunnel) => Some((port.name.clone(), tunnel.policy)),
-        PortKind::Local(_) => None,
+        PortKind::Local(_) | PortKind::Patch(_) => None,
     });
     let policy = |id| {
         let policy = snapshot.policy(id).expect("a policy that a tunnel refers to is there");

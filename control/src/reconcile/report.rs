@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use datapath::snapshot::PortKind;
 use datapath::sys::ethtool;
 use ovsdb::{Database, Datum, RowUpdate, Uuid};
 
@@ -14,7 +15,8 @@ use crate::devices::{mac_for, mac_text};
 use crate::ipsec::view::View;
 
 /// Interface types that exist, as `iface_types` lists them.
-const IFACE_TYPES: [&str; 8] = ["geneve", "gre", "internal", "ip6gre", "ipsec_gre", "system", "tap", "vxlan"];
+const IFACE_TYPES: [&str; 9] =
+    ["geneve", "gre", "internal", "ip6gre", "ipsec_gre", "patch", "system", "tap", "vxlan"];
 /// Datapath types that bridges may name; they are all the same here.
 const DATAPATH_TYPES: [&str; 2] = ["netdev", "system"];
 /// Why a controller is not connected.
@@ -97,7 +99,7 @@ fn interface(
     };
     let mut columns = vec![("ofport", Datum::optional(Some(i64::from(port.port.ofport))))];
     // The rest of a tunnel's is written by `tunnels`
-    if matches!(port.attachment, Attachment::Tunnel) {
+    if matches!(port.attachment, Attachment::Tunnel | Attachment::Patch) {
         let mac = mac_text(mac_for(&[bridge_name, name]));
         columns.extend([
             ("mac_in_use", Datum::optional(Some(mac))),
@@ -106,6 +108,16 @@ fn interface(
             ("admin_state", state_text(true)),
             ("link_resets", Datum::optional(Some(0))),
         ]);
+        if let PortKind::Patch(patch) = &port.port.kind {
+            let alone = patch.peer.is_none();
+            let error = alone.then(|| {
+                format!(
+                    "No usable peer '{}' exists in '{}' datapath.",
+                    patch.name, wanted_bridge.datapath_type
+                )
+            });
+            columns.extend([("error", Datum::optional(error)), ("link_state", state_text(true))]);
+        }
         return columns;
     }
     let insecure = (name == bridge_name && wanted_bridge.fail_secure).then(|| FAIL_SECURE.to_owned());
@@ -187,7 +199,7 @@ pub fn device<'a>(attachment: &Attachment, links: &'a Links) -> Option<&'a Link>
     match attachment {
         Attachment::Direct { ifindex } | Attachment::Tap { ifindex, .. } => links.by_index(*ifindex),
         Attachment::Member(member) => links.by_index(member.bridge),
-        Attachment::Tunnel => None,
+        Attachment::Tunnel | Attachment::Patch => None,
     }
 }
 

@@ -39,7 +39,7 @@ impl Reconciler {
         let mtus = ports.filter_map(|p| match &p.attachment {
             Attachment::Direct { ifindex } => self.links.by_index(*ifindex).map(|l| l.mtu),
             Attachment::Member(member) => self.links.by_index(member.bridge).map(|l| l.mtu),
-            Attachment::Tap { .. } | Attachment::Tunnel => None,
+            Attachment::Tap { .. } | Attachment::Tunnel | Attachment::Patch => None,
         });
         mtus.min().unwrap_or(DEFAULT_MTU)
     }
@@ -55,7 +55,7 @@ impl Reconciler {
         let port = state.bridges.get_mut(bridge)?.ports.get_mut(name)?;
         let PortKind::Local(local) = &port.port.kind else { return None };
         let plan = match &mut port.attachment {
-            Attachment::Tunnel => return None,
+            Attachment::Tunnel | Attachment::Patch => return None,
             Attachment::Direct { ifindex } => {
                 Plan { link: *ifindex, mtu: wanted.mtu_request, ..Plan::default() }
             }

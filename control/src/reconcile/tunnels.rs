@@ -125,7 +125,7 @@ impl Reconciler {
             ports
                 .filter_map(|(b, n, p)| match &p.port.kind {
                     PortKind::Tunnel(t) => Some((b.clone(), n.clone(), t.clone())),
-                    PortKind::Local(_) => None,
+                    PortKind::Local(_) | PortKind::Patch(_) => None,
                 })
                 .collect()
         };
@@ -181,7 +181,7 @@ impl Reconciler {
         let ports = state.bridges.values().flat_map(|b| b.ports.values());
         let tunnels = ports.filter_map(|p| match &p.port.kind {
             PortKind::Tunnel(t) => Some((t.config.remote.is_ipv6(), t.policy.is_some(), t.config.in_udp)),
-            PortKind::Local(_) => None,
+            PortKind::Local(_) | PortKind::Patch(_) => None,
         });
         let tunnels: BTreeSet<(bool, bool, Option<InUdp>)> = tunnels.collect();
         let [farewell4, farewell6] = self.ipsec.needed();
@@ -202,7 +202,7 @@ impl Reconciler {
     pub(super) fn tunnel_of(&self, bridge: &str, name: &str) -> Option<Arc<Tunnel>> {
         match &self.state.borrow().bridges.get(bridge)?.ports.get(name)?.port.kind {
             PortKind::Tunnel(tunnel) => Some(tunnel.clone()),
-            PortKind::Local(_) => None,
+            PortKind::Local(_) | PortKind::Patch(_) => None,
         }
     }
 

@@ -53,6 +53,8 @@ pub struct WantedBridge {
     pub controllers: Vec<Uuid>,
     /// `fail_mode=secure`: without a controller nothing shall be forwarded.
     pub fail_secure: bool,
+    /// Its datapath's type, as Open vSwitch names it where the row does not.
+    pub datapath_type: String,
     /// By interface name. Always has one with the bridge's name.
     pub ports: BTreeMap<String, WantedPort>,
 }
@@ -91,6 +93,11 @@ pub enum What {
     },
     /// A tunnel.
     Tunnel(WantedTunnel),
+    /// One end of a pair of patch ports.
+    Patch {
+        /// The other.
+        peer: String,
+    },
 }
 
 /// A tunnel as its row has it.
@@ -154,6 +161,10 @@ impl Wanted {
             datapath_id: config("datapath-id").map(str::to_owned),
             controllers: row.refs("controller"),
             fail_secure: row.opt_str("fail_mode") == Some("secure"),
+            datapath_type: match row.str("datapath_type") {
+                "" => "system".to_owned(),
+                kind => kind.to_owned(),
+            },
             ports: BTreeMap::new(),
         };
         if let Err(error) = device_name(name) {
@@ -248,6 +259,7 @@ impl Wanted {
                 let mac = row.opt_str("mac").and_then(|text| self.unicast(name, "mac", text));
                 device_name(name).map(|()| What::Internal { mac })
             }
+            "patch" => patch(name, row).map(|peer| What::Patch { peer }),
             kind if options::TUNNELS.contains(&kind) => self.tunnel(name, kind, row).map(What::Tunnel),
             kind => Err(format!(
                 "could not open network device {name} (type '{kind}' is not supported by this version)"
@@ -351,6 +363,15 @@ impl Wanted {
 fn unsupported(port: &Row, interfaces: usize) -> Option<String> {
     let name = port.str("name");
     (interfaces > 1).then(|| format!("{name}: bonding is not supported by this version"))
+}
+
+/// The peer of a patch port.
+fn patch(name: &str, row: &Row) -> Result<String, String> {
+    match row.map_get("options", "peer") {
+        None | Some("") => Err(format!("{name}: patch type requires valid 'peer' argument")),
+        Some(peer) if peer == name => Err(format!("{name}: patch peer must not be self")),
+        Some(peer) => Ok(peer.to_owned()),
+    }
 }
 
 /// The kernel's rules for the name of a device.
@@ -461,7 +482,21 @@ mod tests {
                     .into()),
             ),
             (json!({"type": "stt"}), json!({}), unsupported("stt")),
-            (json!({"type": "patch"}), json!({}), unsupported("patch")),
+            (
+                json!({"type": "patch"}),
+                json!({}),
+                Err("p0: patch type requires valid 'peer' argument".into()),
+            ),
+            (
+                json!({"type": "patch", "options": map(&[("peer", "p0")])}),
+                json!({}),
+                Err("p0: patch peer must not be self".into()),
+            ),
+            (
+                json!({"type": "patch", "options": map(&[("peer", "p1")])}),
+                json!({}),
+                Ok(What::Patch { peer: "p1".into() }),
+            ),
             (json!({"type": "nonsense"}), json!({}), unsupported("nonsense")),
             (json!({}), json!({"tag": 5}), system(Attach::Auto, false)),
         ] {

@@ -114,7 +114,7 @@ impl Host {
     fn tunnel(&self) -> &Tunnel {
         match &self.snapshot.port(PortId(0)).unwrap().kind {
             PortKind::Tunnel(tunnel) => tunnel,
-            PortKind::Local(_) => unreachable!(),
+            PortKind::Local(_) | PortKind::Patch(_) => unreachable!(),
         }
     }
 

@@ -132,6 +132,12 @@ impl Worker {
     }
 
     fn forward(&mut self, snapshot: &Snapshot, from: PortId, frame: Passing, now: u32) {
+        self.enter(snapshot, from, frame, now);
+        self.cross(snapshot, now);
+    }
+
+    /// A frame comes into a bridge.
+    pub(super) fn enter(&mut self, snapshot: &Snapshot, from: PortId, frame: Passing, now: u32) {
         let Some(port) = snapshot.port(from) else { return self.drops().add(DropReason::NoBridge, 1) };
         let packets = frame.vnet.packets(frame.data.len);
         let cell = port.counters.cell(self.index);
@@ -214,6 +220,14 @@ impl Worker {
             Some(edit) => edit,
             None => return self.drops().add(DropReason::VlanOut, crossing.packets()),
         };
+        if self.crossings.under_way() {
+            // ports of another bridge may wait to send it as it is
+            self.copies.clear();
+            return match self.tagged_copy(frame, edit) {
+                Some(tagged) => self.send(crossing, port, tagged),
+                None => self.refuse(port, crossing.packets(), DropReason::NoRoom),
+            };
+        }
         match retag::in_place(&mut self.slab, frame, edit) {
             Some((tagged, undo)) => {
                 if let Some(ip_mtu) = self.try_send(crossing, port, tagged) {
@@ -299,6 +313,7 @@ impl Worker {
                 let mut refused = refused(&self.shared, snapshot, self.index);
                 self.outputs.tunnel(leaving, &self.slab, frame.data, &frame.vnet, &mut refused)
             }
+            PortKind::Patch(patch) => self.leave(port, patch, frame),
         }
     }
 
@@ -327,6 +342,7 @@ impl Worker {
                 Fit::Dropped(why) => self.refuse(port, 1, why),
                 Fit::TooBig { .. } => self.refuse(port, 1, DropReason::TooBig),
             }
+            self.cross(&snapshot, now);
         }
         if !waiting.is_empty() {
             self.flush();

@@ -13,6 +13,7 @@ pub mod keeper;
 mod limit;
 mod mirror;
 mod output;
+mod patch;
 mod retag;
 mod sources;
 #[cfg(test)]
@@ -39,6 +40,7 @@ use forward::{Decided, Passing};
 use keeper::Gait;
 use limit::Limit;
 use output::Outputs;
+use patch::Crossings;
 use sources::{Source, Sources};
 
 /// Batches taken from one source before the others have their turn.
@@ -63,6 +65,7 @@ pub(crate) struct Worker {
     packets: Vec<RxPacket>,
     outputs: Outputs,
     decided: Option<Decided>,
+    crossings: Crossings,
     /// The frame being flooded, as ports have it that show it with other tags.
     copies: Vec<(Edit, Passing)>,
     answers: Limit,
@@ -90,6 +93,7 @@ impl Worker {
             packets: Vec::with_capacity(SLOTS),
             outputs: Outputs::new(index),
             decided: None,
+            crossings: Crossings::new(),
             copies: Vec::with_capacity(8),
             answers: Limit::new(ANSWERS_PER_SECOND),
             peers: HashSet::default(),
@@ -134,7 +138,7 @@ impl Worker {
         self.outputs.update(&self.snapshot);
         let tunnels = self.snapshot.ports.iter().flatten().filter_map(|port| match &port.kind {
             PortKind::Tunnel(tunnel) => Some(tunnel.config.remote),
-            PortKind::Local(_) => None,
+            PortKind::Local(_) | PortKind::Patch(_) => None,
         });
         self.peers.clear();
         self.peers.extend(tunnels);

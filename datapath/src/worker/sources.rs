@@ -91,7 +91,7 @@ fn wanted(snapshot: &Snapshot, index: usize, workers: usize) -> Vec<Source> {
     let ports = snapshot.ports.iter().flatten().filter(|p| p.worker % workers == index);
     let local = ports.filter_map(|p| match &p.kind {
         PortKind::Local(local) => Some(Source::Local(p.id, Arc::clone(local))),
-        PortKind::Tunnel(_) => None,
+        PortKind::Tunnel(_) | PortKind::Patch(_) => None,
     });
     let spread = workers.saturating_sub(1).max(1);
     let underlays = snapshot.underlays.iter().enumerate();

@@ -26,7 +26,11 @@ pub fn dpif_show(snapshot: &Snapshot) -> Reply {
     for (id, bridge) in bridges(snapshot) {
         let _ = writeln!(out, "  {}:", bridge.name);
         for port in ports_of(snapshot, id) {
-            let _ = writeln!(out, "    {} {}/{}: ({})", port.name, port.ofport, number(port), kind(port));
+            let number = match port.kind {
+                PortKind::Patch(_) => "none".to_owned(),
+                PortKind::Local(_) | PortKind::Tunnel(_) => number(port).to_string(),
+            };
+            let _ = writeln!(out, "    {} {}/{number}: ({})", port.name, port.ofport, kind(port));
         }
     }
     Ok(out)
@@ -38,7 +42,9 @@ pub fn dpctl_show(snapshot: &Snapshot, args: Args<'_>) -> Reply {
     if let Some(other) = args.iter().find(|a| !a.starts_with('-') && *a != DATAPATH) {
         return Err(format!("ovs-vswitchd: opening datapath {other} failed (No such device)"));
     }
-    let ports: Vec<&Port> = snapshot.ports.iter().flatten().map(|p| &**p).collect();
+    // a pair of patch ports is no port of the datapath
+    let ports = snapshot.ports.iter().flatten().map(|p| &**p);
+    let ports: Vec<&Port> = ports.filter(|p| !matches!(p.kind, PortKind::Patch(_))).collect();
     let total = total(ports.iter().copied());
     let mut out =
         format!("{DATAPATH}:\n  lookups: hit:{} missed:0 lost:{}\n", total.rx_packets, total.rx_dropped);
@@ -169,7 +175,7 @@ pub fn qos_show(snapshot: &Snapshot, args: Args<'_>) -> Reply {
 fn tunnels(snapshot: &Snapshot) -> Vec<(&Port, &TunnelConfig)> {
     let each = snapshot.ports.iter().flatten().filter_map(|p| match &p.kind {
         PortKind::Tunnel(t) => Some((&**p, &t.config)),
-        PortKind::Local(_) => None,
+        PortKind::Local(_) | PortKind::Patch(_) => None,
     });
     each.collect()
 }
@@ -183,6 +189,7 @@ fn kind(port: &Port) -> String {
     match &port.kind {
         PortKind::Local(_) if port.ofport == LOCAL => "tap".into(),
         PortKind::Local(_) => "system".into(),
+        PortKind::Patch(patch) => format!("patch: peer={}", patch.name),
         PortKind::Tunnel(t) => format!("{}: {}", tunnel_type(&t.config), options(&t.config)),
     }
 }
