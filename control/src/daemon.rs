@@ -17,6 +17,7 @@ use serde_json::Value;
 use tokio::sync::{Notify, watch};
 
 use crate::attach;
+use crate::bfd::Sessions;
 use crate::claim::{self, Pids, SocketFile, patiently};
 use crate::db_server::DbServer;
 use crate::identity::Identity;
@@ -278,6 +279,11 @@ impl Daemon {
             .rows("Open_vSwitch")
             .find_map(|(_, row)| row.map_get("external_ids", "system-id").map(str::to_owned));
         id.unwrap_or_default()
+    }
+
+    /// The BFD sessions.
+    pub fn bfd(&self) -> Rc<Sessions> {
+        self.ipsec.state().borrow().bfd.clone()
     }
 
     /// Names and values of the drop counters.

@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 // the process
+pub mod bfd;
 pub mod claim;
 pub mod cli;
 pub mod daemon;

@@ -105,6 +105,8 @@ reasons! {
     NotForwarding = "drop_stp",
     /// BPDU that came while its port had had its share of control's time.
     BpduFull = "drop_bpdu_full",
+    /// BFD control packet that came while its port had had its share of control's time.
+    BfdFull = "drop_bfd_full",
     /// To a reserved group address (IEEE 802.1D 7.12.6), which a bridge never forwards.
     ReservedGroup = "drop_reserved_group",
     /// Its destination was learned on the port that it came in by.

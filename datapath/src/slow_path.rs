@@ -18,16 +18,20 @@ use crate::sys::eventfd::EventFd;
 pub enum FrameKind {
     /// To the bridge group address 01-80-C2-00-00-00: a BPDU (IEEE 802.1D-2004 table 7-10).
     Bpdu,
+    /// A BFD control packet (RFC 5881) to a session of its port.
+    Bfd,
 }
 
 impl FrameKind {
     /// Every kind, in order.
-    pub const ALL: [FrameKind; 1] = [FrameKind::Bpdu];
+    pub const ALL: [FrameKind; 2] = [FrameKind::Bpdu, FrameKind::Bfd];
 
     /// Frames a second of one port. A bridge sends ten BPDUs a second at most; several may be behind one port.
     const fn rate(self) -> u32 {
         match self {
             FrameKind::Bpdu => 100,
+            // the shortest interval is a millisecond
+            FrameKind::Bfd => 1500,
         }
     }
 }

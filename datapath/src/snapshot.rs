@@ -114,6 +114,8 @@ pub struct Port {
     pub worker: usize,
     /// What a spanning tree lets pass.
     pub stp: StpState,
+    /// It has a BFD session, with these two IPv4 addresses: control packets to one of them are passed up.
+    pub bfd: Option<[[u8; 4]; 2]>,
     /// Its VLANs. None: a trunk of all.
     pub vlan: Option<Arc<VlanPolicy>>,
     /// Whom it is kept apart from.
@@ -219,6 +221,7 @@ impl Port {
             vlan: None,
             groups: Groups::NONE,
             policer: None,
+            bfd: None,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,6 +16,7 @@ use openflow::PortConfig;
 
 use super::mirrors::MirrorState;
 use super::rules::BridgeRules;
+use crate::bfd::Sessions;
 use crate::devices::member::Member;
 use crate::ipsec::sas::Sas;
 
@@ -36,6 +38,8 @@ pub struct State {
     pub sas: Sas,
     /// What takes ESP in by trains, while there is any.
     pub inlet: Option<Arc<Inlet>>,
+    /// BFD on ports.
+    pub bfd: Rc<Sessions>,
 }
 
 /// A bridge that is there.

@@ -118,6 +118,7 @@ impl Reconciler {
             }
         }
         self.follow_tunnels(wanted, plan).await;
+        self.follow_bfd(wanted);
         if made {
             self.look_around().await;
         }

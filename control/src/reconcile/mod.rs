@@ -9,6 +9,7 @@
 pub mod actual;
 mod apply;
 mod awake;
+mod bfd;
 pub mod device;
 pub mod mirrors;
 mod options;
@@ -180,6 +181,8 @@ impl Reconciler {
         let protecting = tokio::task::spawn_local(ipsec.clone().run());
         let spanning = self.spanning.clone();
         let keeping_trees = tokio::task::spawn_local(spanning.clone().run());
+        let bfd = self.state.borrow().bfd.clone();
+        let keeping = tokio::task::spawn_local(bfd.clone().run(self.datapath.clone()));
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut unseen = None::<Change>;
@@ -205,9 +208,11 @@ impl Reconciler {
                 () = self.choice.changed() => self.follow_paths(db).await,
                 () = ipsec.news() => self.write_tunnel_status(db).await,
                 () = spanning.news() => self.write_trees(db),
+                () = bfd.news() => self.write(db, &bfd.status()),
                 _ = ticks.tick() => self.tick(db).await,
             }
         }
+        keeping.abort();
         // While the sockets are still there
         ipsec.end();
         let _ = protecting.await;

@@ -74,6 +74,8 @@ pub struct WantedPort {
     pub mtu_request: Option<u32>,
     /// What may pass, and with which tags.
     pub rules: PortRules,
+    /// Column `bfd`, if there shall be a session.
+    pub bfd: Option<::bfd::Config>,
 }
 
 /// What a port shall be.
@@ -191,6 +193,7 @@ impl Wanted {
             ofport: None,
             mtu_request: None,
             rules: PortRules::default(),
+            bfd: None,
         });
         bridge
     }
@@ -216,6 +219,7 @@ impl Wanted {
             ofport: row.opt_int("ofport"),
             mtu_request: row.opt_int("mtu_request").and_then(|mtu| u32::try_from(mtu).ok()),
             rules: PortRules::read(port, row, &mut self.warnings),
+            bfd: ::bfd::Config::read(row.map("bfd"), |why| self.warnings.push(format!("{name}: {why}"))),
         }
     }
 
@@ -317,7 +321,6 @@ impl Wanted {
     fn warn_of_missing_port_features(&mut self, name: &str, port: &Row, row: &Row) {
         let tunnel = options::TUNNELS.contains(&row.str("type"));
         for (set, feature) in [
-            (row.map_get("bfd", "enable") == Some("true"), "BFD (bfd)"),
             (row.opt_int("cfm_mpid").is_some(), "CFM (cfm_mpid)"),
             (row.map_get("lldp", "enable") == Some("true"), "LLDP (lldp)"),
             (!port.refs("qos").is_empty(), "QoS (qos)"),

@@ -1,6 +1,7 @@
 //! The commands of our targets.
 
 mod absent;
+mod bfd;
 mod fdb;
 pub mod ipsec;
 mod ports;
@@ -74,6 +75,7 @@ pub fn vswitchd() -> Commands<Daemon> {
         .chain(own)
         .chain(ipsec::commands())
         .chain(spanning::commands())
+        .chain(bfd::commands())
         .chain(absent::commands());
     Commands::new(all)
 }

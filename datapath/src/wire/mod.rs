@@ -11,6 +11,7 @@
 //! [`parse`] looks at a whole frame and says where things are; the other modules know one header each.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
+pub mod bfd;
 pub mod checksum;
 pub mod ethernet;
 pub mod geneve;

@@ -10,13 +10,14 @@ use crate::counters::{DropReason, bump};
 use crate::offload::{Fit, MAX_ANSWER, too_big};
 use crate::port::{RxPacket, RxRoad};
 use crate::slab::Piece;
+use crate::slow_path::FrameKind;
 use crate::snapshot::{Bridge, Port, PortId, PortKind, Snapshot, StpState};
 use crate::tunnel::decap::decap;
 use crate::vlan::{self, Edit, Inside, Tags};
 use crate::vnet::VnetHdr;
-use crate::wire::ethernet;
 use crate::wire::natt::{self, Datagram};
 use crate::wire::parse::Link;
+use crate::wire::{bfd, ethernet};
 
 /// A frame on its way.
 #[derive(Debug, Clone, Copy)]
@@ -143,6 +144,11 @@ impl Worker {
         let cell = port.counters.cell(self.index);
         bump(&cell.rx_packets, packets);
         bump(&cell.rx_bytes, u64::from(frame.data.len));
+        if let Some(to) = &port.bfd
+            && bfd::is_control(self.slab.get(frame.data), to)
+        {
+            return self.lift_bfd(port, frame);
+        }
         if let Some(policer) = &port.policer
             && let Err(why) = policer.admit(u64::from(frame.data.len), packets)
         {
@@ -187,6 +193,15 @@ impl Worker {
         };
         bump(&cell.rx_dropped, packets);
         self.drops().add(verdict, packets);
+    }
+
+    /// Passes a packet of the port's BFD session up, whatever its spanning tree says.
+    #[cold]
+    fn lift_bfd(&self, port: &Port, frame: Passing) {
+        if !self.shared.lift(FrameKind::Bfd, port.id, self.slab.get(frame.data)) {
+            bump(&port.counters.cell(self.index).rx_dropped, 1);
+            self.drops().add(DropReason::BfdFull, 1);
+        }
     }
 
     pub(super) fn decide(

@@ -5,11 +5,10 @@ use super::ports::DATAPATH;
 use crate::unixctl::Command;
 
 /// Name, usage, what is said without a name, what is said of any name if that is something else.
-const ABSENT: [(&str, &str, &str, &str); 15] = [
+const ABSENT: [(&str, &str, &str, &str); 14] = [
     ("autoattach/show-isid", "[bridge]", "", ""),
     ("autoattach/statistics", "[bridge]", "", ""),
     ("autoattach/status", "[bridge]", "", ""),
-    ("bfd/show", "[interface]", "", "no such bfd object"),
     ("bond/list", "", "bond\ttype\trecircID\tmembers\n", ""),
     ("bond/show", "[port]", "", "no such bond"),
     ("cfm/show", "[interface]", "", "no such CFM object"),
@@ -24,8 +23,7 @@ const ABSENT: [(&str, &str, &str, &str); 15] = [
 ];
 
 /// Name, usage, with how many arguments nothing is named (0: never), what is said of any name.
-const CHANGES: [(&str, &str, usize, &str); 6] = [
-    ("bfd/set-forwarding", "[interface] normal|false|true", 1, "no such BFD object"),
+const CHANGES: [(&str, &str, usize, &str); 5] = [
     ("bond/disable-member", "port member", 0, "no such bond"),
     ("bond/enable-member", "port member", 0, "no such bond"),
     ("bond/migrate", "port hash member", 0, "no such bond"),
@@ -67,11 +65,11 @@ mod tests {
     fn as_where_nothing_is_configured() {
         let commands = Commands::new(commands::<()>());
         for (line, reply) in [
-            ("bfd/show", Ok("")),
-            ("bfd/show p0", Err("no such bfd object")),
-            ("bfd/set-forwarding normal", Ok("OK\n")),
-            ("bfd/set-forwarding p0 true", Err("no such BFD object")),
-            ("bfd/set-forwarding", Err("\"bfd/set-forwarding\" command requires at least 1 arguments")),
+            ("cfm/show", Ok("")),
+            ("cfm/show p0", Err("no such CFM object")),
+            ("cfm/set-fault normal", Ok("OK\n")),
+            ("cfm/set-fault p0 true", Err("no such CFM object")),
+            ("cfm/set-fault", Err("\"cfm/set-fault\" command requires at least 1 arguments")),
             ("bond/enable-member b p0", Err("no such bond")),
             ("bond/enable-member b", Err("\"bond/enable-member\" command requires at least 2 arguments")),
             ("dpctl/dump-flows", Ok("")),

@@ -1,0 +1,246 @@
+//! BFD sessions on ports: clock and frames for the engine ([`bfd`]).
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ::bfd::{Config, Millis, Session};
+use datapath::counters::PortCounters;
+use datapath::handle::Datapath;
+use datapath::slow_path::FrameKind;
+use datapath::snapshot::PortId;
+use ovsdb::{Datum, RowUpdate, Uuid};
+use ring::rand::SecureRandom;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+
+/// How often ports are looked at whose other traffic counts, too.
+const LOOK: Millis = 100;
+/// When nothing is due.
+const IDLE: Duration = Duration::from_secs(3600);
+/// Source ports (RFC 5881 section 4) begin here, and there are so many.
+const PORTS: (u16, u16) = (49152, 16384);
+
+/// A port that shall have a session.
+#[derive(Debug)]
+pub struct Port {
+    /// Of the interface.
+    pub name: String,
+    /// Its row.
+    pub row: Uuid,
+    /// In the datapath.
+    pub id: PortId,
+    /// Its address.
+    pub mac: [u8; 6],
+    /// Nothing that comes by it is for the session: `check_tnl_key`, and the tunnel has a key.
+    pub deaf: bool,
+    /// What passes through it.
+    pub counters: Arc<PortCounters>,
+    /// The settings.
+    pub config: Config,
+}
+
+/// All sessions.
+#[derive(Debug)]
+pub struct Sessions {
+    epoch: Instant,
+    inner: RefCell<Inner>,
+    /// There may be something to do earlier than thought.
+    changed: Notify,
+    /// A row's column is to be written.
+    news: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// By interface.
+    entries: BTreeMap<String, Entry>,
+    /// Rows of interfaces that had a session.
+    ended: Vec<Uuid>,
+    next_port: u16,
+}
+
+#[derive(Debug)]
+struct Entry {
+    port: Port,
+    session: Session,
+    /// As last written.
+    written: Option<[(&'static str, String); 6]>,
+}
+
+impl Default for Sessions {
+    fn default() -> Sessions {
+        Sessions {
+            epoch: Instant::now(),
+            inner: RefCell::default(),
+            changed: Notify::new(),
+            news: Notify::new(),
+        }
+    }
+}
+
+impl Sessions {
+    /// Has sessions on these ports and on no others.
+    pub fn follow(&self, ports: Vec<Port>) {
+        let now = self.now();
+        let mut guard = self.inner.borrow_mut();
+        let inner = &mut *guard;
+        let mut before = std::mem::take(&mut inner.entries);
+        for port in ports {
+            let entry = match before.remove(&port.name).filter(|entry| entry.port.row == port.row) {
+                Some(mut entry) => {
+                    if entry.port.config != port.config {
+                        entry.session.configure(port.config.clone(), now);
+                    }
+                    entry.session.set_mac(port.mac);
+                    Entry { port, ..entry }
+                }
+                None => {
+                    let source = PORTS.0 + inner.next_port % PORTS.1;
+                    inner.next_port = inner.next_port.wrapping_add(1);
+                    let session = Session::new(port.config.clone(), port.mac, discriminator(), source, now);
+                    tracing::info!("{}: BFD session begins", port.name);
+                    Entry { port, session, written: None }
+                }
+            };
+            inner.entries.insert(entry.port.name.clone(), entry);
+        }
+        inner.ended.extend(before.into_values().map(|entry| entry.port.row));
+        drop(guard);
+        self.changed.notify_one();
+    }
+
+    /// Keeps the sessions; does not return.
+    pub async fn run(self: Rc<Self>, datapath: Rc<Datapath>) {
+        let fd = datapath.frames_fd(FrameKind::Bfd).and_then(|fd| fd.try_clone_to_owned().ok());
+        // The successor is unsafe for the sake of types that lie about their descriptor; OwnedFd does not
+        #[allow(deprecated)]
+        let fd = fd.and_then(|fd| AsyncFd::with_interest(fd, Interest::READABLE).ok());
+        loop {
+            self.turn(&datapath);
+            let wait = self.wait();
+            tokio::select! {
+                () = crate::reconcile::publish::readable(fd.as_ref()) => {}
+                () = self.changed.notified() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Takes what has come, sends what is due.
+    fn turn(&self, datapath: &Datapath) {
+        let now = self.now();
+        let mut inner = self.inner.borrow_mut();
+        for frame in datapath.frames(FrameKind::Bfd) {
+            let entry = inner.entries.values_mut().find(|e| e.port.id == frame.port && !e.port.deaf);
+            if let Some(entry) = entry {
+                entry.session.receive(&frame.bytes, now);
+            }
+        }
+        let mut news = !inner.ended.is_empty();
+        for entry in inner.entries.values_mut() {
+            if entry.port.config.forwarding_if_rx {
+                entry.session.traffic(entry.port.counters.sum().rx_packets, now);
+            }
+            if let Some(frame) = entry.session.tick(now) {
+                // One that finds no room is as good as lost on the way
+                datapath.inject(entry.port.id, &frame);
+            }
+            let status = entry.session.status(now);
+            if entry.written.as_ref() != Some(&status) {
+                if let Some(before) = &entry.written {
+                    log(&entry.port.name, before, &status);
+                }
+                entry.written = Some(status);
+                news = true;
+            }
+        }
+        if news {
+            self.news.notify_one();
+        }
+    }
+
+    /// Until something is due.
+    fn wait(&self) -> Duration {
+        let (inner, now) = (self.inner.borrow(), self.now());
+        let due = inner.entries.values().map(|entry| {
+            let look = if entry.port.config.forwarding_if_rx { now + LOOK } else { Millis::MAX };
+            entry.session.due().min(look)
+        });
+        due.min().map_or(IDLE, |due| Duration::from_millis(due.saturating_sub(now).max(0) as u64).min(IDLE))
+    }
+
+    fn now(&self) -> Millis {
+        Millis::try_from(self.epoch.elapsed().as_millis()).unwrap_or(Millis::MAX)
+    }
+
+    /// Returns when [`Sessions::status`] has something new.
+    pub async fn news(&self) {
+        self.news.notified().await;
+    }
+
+    /// Column `bfd_status` of every interface that has a session, or had one.
+    pub fn status(&self) -> Vec<RowUpdate> {
+        let mut inner = self.inner.borrow_mut();
+        let ended = std::mem::take(&mut inner.ended).into_iter().map(|row| (row, Datum::empty_map()));
+        let standing = inner.entries.values().filter_map(|entry| {
+            let status = entry.written.as_ref()?.iter().map(|(key, value)| (*key, value.as_str()));
+            Some((entry.port.row, Datum::map(status)))
+        });
+        let update =
+            |(row, status)| RowUpdate { table: "Interface", row, columns: vec![("bfd_status", status)] };
+        // an interface may have a session again by now
+        ended.chain(standing).map(update).collect()
+    }
+
+    /// `bfd/show`. None: there is no session of that name.
+    pub fn show(&self, name: Option<&str>) -> Option<String> {
+        let (inner, now) = (self.inner.borrow(), self.now());
+        if let Some(name) = name {
+            return inner.entries.get(name).map(|entry| entry.session.show(now));
+        }
+        let mut out = String::new();
+        for (name, entry) in &inner.entries {
+            let _ = write!(out, "---- {name} ----\n{}", entry.session.show(now));
+        }
+        Some(out)
+    }
+
+    /// `bfd/set-forwarding`, of all without a name. False: there is no session of that name.
+    pub fn force(&self, name: Option<&str>, forwarding: Option<bool>) -> bool {
+        let mut inner = self.inner.borrow_mut();
+        let mut found = name.is_none();
+        for (key, entry) in &mut inner.entries {
+            if name.is_none_or(|name| name == key) {
+                entry.session.force(forwarding);
+                found = true;
+            }
+        }
+        drop(inner);
+        self.changed.notify_one();
+        found
+    }
+}
+
+/// Says what has become of a session.
+fn log(name: &str, before: &[(&str, String)], after: &[(&str, String)]) {
+    let get = |status: &[(&str, String)], key: &str| {
+        status.iter().find(|(k, _)| *k == key).map(|(_, v)| v.clone()).unwrap_or_default()
+    };
+    let (state, diagnostic) = (get(after, "state"), get(after, "diagnostic"));
+    if state != get(before, "state") {
+        tracing::info!("{name}: BFD state is {state} ({diagnostic})");
+    }
+}
+
+/// Not 0, and one that nobody guesses.
+fn discriminator() -> u32 {
+    let mut bytes = [0; 4];
+    // without randomness it is a number like any other
+    let _ = ring::rand::SystemRandom::new().fill(&mut bytes);
+    u32::from_ne_bytes(bytes).max(1)
+}
