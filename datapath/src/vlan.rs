@@ -121,6 +121,9 @@ impl VlanPolicy {
     }
 
     fn ingress(&self, tags: Tags) -> Option<Inside> {
+        if tags.covers {
+            return None;
+        }
         let vid = tags.outer.map_or(0, |tag| tag.tci.vid());
         match self.mode {
             VlanMode::Access => (vid == 0).then(|| Inside::native(tags, self.vid)),
@@ -136,6 +139,7 @@ impl VlanPolicy {
                 came: tags.outer,
                 pushed: true,
                 inner: vid,
+                covers: false,
             }),
         }
     }
@@ -143,6 +147,7 @@ impl VlanPolicy {
     fn is_member(&self, frame: &Inside) -> bool {
         let own = frame.vid == self.vid;
         match self.mode {
+            _ if frame.covers => false,
             VlanMode::Access => own && frame.inner == 0,
             VlanMode::Dot1qTunnel => own && self.serves(frame.inner),
             VlanMode::NativeUntagged | VlanMode::Trunk | VlanMode::NativeTagged => self.trunks(frame.vid),
@@ -193,6 +198,9 @@ pub struct Tags {
     pub outer: Option<Tag>,
     /// The VLAN in the second; 0 when there is none, or none is looked for.
     pub inner: u16,
+    /// The first is of VLAN 0 and another stands behind it. Without the first the frame would be in a VLAN that nobody let it
+    /// into, so no port with a policy takes it or is given it.
+    pub covers: bool,
 }
 
 impl Tags {
@@ -212,8 +220,9 @@ impl Tags {
             _ => 0,
         };
         let outer = Some(Tag { tpid: word(12), tci });
-        let inner = limit == VlanLimit::Two && ethernet::is_tag(word(16));
-        Tags { outer, inner: if inner { Tci(word(18)).vid() } else { 0 } }
+        let second = ethernet::is_tag(word(16));
+        let inner = if second && limit == VlanLimit::Two { Tci(word(18)).vid() } else { 0 };
+        Tags { outer, inner, covers: second && tci.vid() == 0 }
     }
 }
 
@@ -239,15 +248,19 @@ pub struct Inside {
     pushed: bool,
     /// The VLAN of the tag behind `tag`, 0 for none.
     inner: u16,
+    /// See [`Tags::covers`].
+    covers: bool,
 }
 
 impl Inside {
     /// Without a tag, in VLAN 0.
-    const PLAIN: Inside = Inside { vid: 0, tag: None, came: None, pushed: false, inner: 0 };
+    const PLAIN: Inside =
+        Inside { vid: 0, tag: None, came: None, pushed: false, inner: 0, covers: false };
 
     fn as_it_came(tags: Tags) -> Inside {
         let vid = tags.outer.map_or(0, |tag| tag.tci.vid());
-        Inside { vid, tag: tags.outer, came: tags.outer, pushed: false, inner: tags.inner }
+        let (tag, came) = (tags.outer, tags.outer);
+        Inside { vid, tag, came, pushed: false, inner: tags.inner, covers: tags.covers }
     }
 
     /// In the VLAN of the port, with the priority of the tag that it came with, if it did.
@@ -263,6 +276,9 @@ impl Inside {
 
     /// What makes the frame that came the one that leaves; `bare` of its tag inside.
     fn edit(&self, bare: bool, priority_tags: PriorityTags) -> Edit {
+        if self.covers {
+            return Edit::Keep;
+        }
         if self.pushed {
             return match self.tag {
                 Some(tag) if !bare => Edit::Push(tag.with_priority(self.came, priority_tags)),

@@ -6,11 +6,11 @@ const fn tag(tpid: u16, pcp: u16, vid: u16) -> Tag {
     Tag { tpid, tci: Tci(pcp << 13 | vid) }
 }
 
-const UNTAGGED: Tags = Tags { outer: None, inner: 0 };
+const UNTAGGED: Tags = Tags { outer: None, inner: 0, covers: false };
 
 /// As a frame comes, with a tag of VLAN `vid` and priority 5.
 const fn tagged(vid: u16) -> Tags {
-    Tags { outer: Some(tag(0x8100, 5, vid)), inner: 0 }
+    Tags { outer: Some(tag(0x8100, 5, vid)), inner: 0, covers: false }
 }
 
 fn set<const N: usize>(vids: [u16; N]) -> Option<VlanSet> {
@@ -123,7 +123,7 @@ fn how_a_frame_leaves() {
 #[test]
 fn priorities_without_a_vlan() {
     use PriorityTags::{Always, IfNonzero, Never};
-    let low = Tags { outer: Some(tag(0x8100, 0, 0)), inner: 0 };
+    let low = Tags { outer: Some(tag(0x8100, 0, 0)), inner: 0, covers: false };
     let table = [
         (tagged(0), Never, Edit::Keep),
         (tagged(0), IfNonzero, Edit::Keep),
@@ -154,7 +154,7 @@ fn the_second_tag_counts_when_told_so() {
     let link = Link::parse(frame).unwrap();
     for (limit, inner, access_takes) in [(VlanLimit::One, 0, true), (VlanLimit::Two, 7, false)] {
         let tags = Tags::read(frame, &link, limit);
-        assert_eq!(tags, Tags { outer: Some(tag(0x88a8, 0, 100)), inner });
+        assert_eq!(tags, Tags { outer: Some(tag(0x88a8, 0, 100)), inner, covers: false });
         let inside = ingress(None, tags).unwrap();
         assert_eq!(egress(Some(&access(100)), &inside).is_some(), access_takes);
         assert_eq!(egress(Some(&customers(100, [8])), &inside), None);
@@ -176,4 +176,32 @@ fn what_every_port_is_needs_no_policy() {
     assert!(VlanPolicy::new(VlanMode::Trunk, 0, None).shared().is_none());
     assert!(trunk([1]).shared().is_some());
     assert!(access(0).shared().is_some());
+}
+
+/// A tag of VLAN 0 in front of another must not be what keeps the other from being seen.
+#[test]
+fn a_priority_tag_lets_nobody_into_the_vlan_behind_it() {
+    let frame = |vid: u8| [&[2; 12][..], &[0x81, 0, 0, vid, 0x81, 0, 0, 20, 0x08, 0, 0x45]].concat();
+    let read = |vid| {
+        let frame = frame(vid);
+        Tags::read(&frame, &Link::parse(&frame).unwrap(), VlanLimit::One)
+    };
+    let policies = [
+        access(0),
+        access(10),
+        trunk([0, 10]),
+        native(VlanMode::NativeUntagged, 10),
+        native(VlanMode::NativeTagged, 10),
+        customers(100, [0]),
+    ];
+    let inside = ingress(None, read(0)).unwrap();
+    assert_eq!(egress(None, &inside), Some(Edit::Keep));
+    for policy in &policies {
+        assert_eq!(ingress(Some(policy), read(0)), None, "{policy:?}");
+        assert_eq!(egress(Some(policy), &inside), None, "{policy:?}");
+        assert_eq!(shown_by(Some(policy), &inside), Edit::Keep, "{policy:?}");
+    }
+    // behind a tag of a VLAN the next one is payload
+    let inside = ingress(None, read(10)).unwrap();
+    assert_eq!(egress(Some(&access(10)), &inside), Some(Edit::Pop));
 }

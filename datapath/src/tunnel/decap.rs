@@ -133,7 +133,7 @@ fn vxlan_vni(packet: &[u8]) -> Result<(Option<u32>, usize), DropReason> {
 fn geneve_vni(packet: &[u8]) -> Result<(Option<u32>, usize), DropReason> {
     let header = geneve::decode(packet).map_err(|discard| match discard {
         geneve::Discard::Short => DropReason::Malformed,
-        geneve::Discard::Version => DropReason::GeneveUnsupported,
+        geneve::Discard::Version | geneve::Discard::Control => DropReason::GeneveUnsupported,
         geneve::Discard::Critical => DropReason::GeneveCritical,
     })?;
     match header.protocol {

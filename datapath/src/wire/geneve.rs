@@ -8,7 +8,7 @@
 //! |                    Variable-Length Options                    |
 //! ```
 //! No option is known here, so they are passed over, and a packet whose C bit says that one of them is critical is dropped, as it
-//! must be where options are not parsed.
+//! must be where options are not parsed. So is a control packet (O bit), whose payload must not be forwarded.
 
 /// Bytes of a header without options.
 pub const HEADER: usize = 8;
@@ -16,6 +16,8 @@ pub const HEADER: usize = 8;
 const VERSION: u8 = 0xc0;
 /// Length of the options, in words of 4 bytes.
 const OPT_LEN: u8 = 0x3f;
+/// A control packet.
+const O: u8 = 0x80;
 /// Some option is critical.
 const C: u8 = 0x40;
 
@@ -39,6 +41,8 @@ pub enum Discard {
     Version,
     /// It has an option that must not be ignored.
     Critical,
+    /// A control packet, and not a frame.
+    Control,
 }
 
 /// A header without options, and with the lower 24 bits of `vni`.
@@ -60,6 +64,9 @@ pub fn decode(packet: &[u8]) -> Result<Geneve, Discard> {
         return Err(Discard::Version);
     }
     let options = rest.get(..4 * usize::from(first & OPT_LEN)).ok_or(Discard::Short)?;
+    if flags & O != 0 {
+        return Err(Discard::Control);
+    }
     if flags & C != 0 {
         return Err(Discard::Critical);
     }
@@ -85,12 +92,13 @@ mod tests {
         for len in 0..plain.len() {
             assert_eq!(decode(&plain[..len]), Err(Discard::Short));
         }
-        // OAM and reserved bits change nothing (section 3.4)
+        // reserved bits change nothing (section 3.4)
         assert_eq!(
-            decode(&[0, 0xbf, 0x65, 0x58, 0, 0, 1, 0xff]),
+            decode(&[0, 0x3f, 0x65, 0x58, 0, 0, 1, 0xff]),
             Ok(Geneve { protocol: TEB, vni: 1, len: 8 })
         );
         assert_eq!(decode(&[0x40, 0, 0x65, 0x58, 0, 0, 1, 0]), Err(Discard::Version));
+        assert_eq!(decode(&[0, 0x80, 0x65, 0x58, 0, 0, 1, 0]), Err(Discard::Control));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One batch through the bridge, frame by frame.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -332,12 +333,18 @@ impl Worker {
         }
     }
 
-    /// Sends what control has for this worker.
-    pub(super) fn send_injected(&mut self) {
-        let Some(own) = self.shared.workers.get(self.index) else { return };
-        let waiting = own.injections.take();
+    /// What control has for this worker to send.
+    pub(super) fn injected(&self) -> VecDeque<(PortId, Vec<u8>)> {
+        self.shared.workers.get(self.index).map(|own| own.injections.take()).unwrap_or_default()
+    }
+
+    /// Sends it.
+    pub(super) fn send_injected(&mut self, waiting: &VecDeque<(PortId, Vec<u8>)>) {
+        if waiting.is_empty() {
+            return;
+        }
         let (now, snapshot) = (self.shared.now(), Arc::clone(&self.snapshot));
-        for (to, frame) in &waiting {
+        for (to, frame) in waiting {
             let Some(port) = snapshot.port(*to) else {
                 self.drops().add(DropReason::NoBridge, 1);
                 continue;
@@ -359,9 +366,7 @@ impl Worker {
             }
             self.cross(&snapshot, now);
         }
-        if !waiting.is_empty() {
-            self.flush();
-        }
+        self.flush();
     }
 
     pub(super) fn refuse(&self, port: &Port, packets: u64, why: DropReason) {

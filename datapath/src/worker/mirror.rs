@@ -20,7 +20,14 @@ impl Worker {
         if matches!(
             verdict,
             Verdict::Punt(_)
-                | Verdict::Discard(DropReason::NotForwarding | DropReason::VlanIn | DropReason::MirrorOutput)
+                | Verdict::Discard(
+                    DropReason::NotForwarding
+                        | DropReason::VlanIn
+                        | DropReason::MirrorOutput
+                        | DropReason::StormBroadcast
+                        | DropReason::StormMulticast
+                        | DropReason::StormUnknownUnicast
+                )
         ) {
             return;
         }

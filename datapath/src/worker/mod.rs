@@ -114,10 +114,10 @@ impl Worker {
             if woken && let Some(own) = self.shared.workers.get(self.index) {
                 own.wake.drain();
             }
+            // taken before looking for a snapshot, too: what was published before a frame was injected is in force for it
+            let injected = if woken { self.injected() } else { Default::default() };
             self.refresh();
-            if woken {
-                self.send_injected();
-            }
+            self.send_injected(&injected);
             for token in sources.filter(|token| *token != wake) {
                 self.serve(token);
             }
