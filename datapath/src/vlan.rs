@@ -254,8 +254,7 @@ pub struct Inside {
 
 impl Inside {
     /// Without a tag, in VLAN 0.
-    const PLAIN: Inside =
-        Inside { vid: 0, tag: None, came: None, pushed: false, inner: 0, covers: false };
+    const PLAIN: Inside = Inside { vid: 0, tag: None, came: None, pushed: false, inner: 0, covers: false };
 
     fn as_it_came(tags: Tags) -> Inside {
         let vid = tags.outer.map_or(0, |tag| tag.tci.vid());

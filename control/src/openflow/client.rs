@@ -31,13 +31,14 @@ pub(super) async fn converse(
     let mut session = Session::new();
     let mut buffer = vec![0; READ_SIZE];
     loop {
-        let answered = loop {
+        // who does not read is let go
+        loop {
             match session.poll() {
-                Ok(None) => break Ok(()),
+                Ok(None) => break,
                 Ok(Some(event)) => {
                     let Some(reply) = context.reply(&bridge, &activity, event).await else { return };
-                    if let Err(e) = write(&mut stream, &reply).await {
-                        break Err(e);
+                    if write(&mut stream, &reply).await.is_err() {
+                        return;
                     }
                 }
                 Err(broken) => {
@@ -46,9 +47,9 @@ pub(super) async fn converse(
                     return;
                 }
             }
-        };
-        match (answered, stream.read(&mut buffer).await) {
-            (Ok(()), Ok(n)) if n > 0 => session.receive(buffer.get(..n).unwrap_or_default()),
+        }
+        match stream.read(&mut buffer).await {
+            Ok(n) if n > 0 => session.receive(buffer.get(..n).unwrap_or_default()),
             _ => return,
         }
     }

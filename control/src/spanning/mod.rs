@@ -124,6 +124,7 @@ impl Spanning {
     /// host from others.
     pub fn follow(&self, links: &Links, identity: &str) -> bool {
         let wishes = self.wishes.borrow();
+        let mut news = false;
         {
             let mut trees = self.trees.borrow_mut();
             let mut state = self.state.borrow_mut();
@@ -132,7 +133,8 @@ impl Spanning {
                 wish.is_some_and(|wish| wish.mode == tree.mode)
             });
             for (name, bridge) in &mut state.bridges {
-                bridge.spanning = wishes.contains_key(name);
+                let spanning = wishes.contains_key(name);
+                news |= std::mem::replace(&mut bridge.spanning, spanning) != spanning;
                 let Some(wish) = wishes.get(name) else { continue };
                 let address = wish.address.unwrap_or_else(|| address(name, bridge, links, identity));
                 let config = wish.config(address);
@@ -146,7 +148,7 @@ impl Spanning {
             }
         }
         self.work.notify_one();
-        self.hold_back()
+        self.hold_back() | news
     }
 
     /// Tells the trees which ports can pass frames: devices by their carrier, tunnels by the way out (`egress`: bridge, name,
@@ -172,6 +174,8 @@ impl Spanning {
                         let carried = carried.get(&(&**bridge, &**name)).copied().unwrap_or_default();
                         carried && views.get(name).is_none_or(|view| view.up)
                     }
+                    // its bridge is in this very process
+                    Some(Attachment::Patch) => true,
                     Some(attachment) => device(attachment, links).is_some_and(|l| l.up && l.carrier),
                 };
                 tree.engine.set_enabled(member.id.0, member.enabled());

@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use datapath::bridge::{self, Verdict};
 use datapath::counters::DropReason;
-use datapath::snapshot::{Bridge, Port, PortId, PortKind, Snapshot};
+use datapath::snapshot::{Bridge, Port, PortId, PortKind, Snapshot, StpState};
 use datapath::vlan::{self, Tags};
 use datapath::wire::parse::Link;
 
@@ -114,7 +114,7 @@ fn decided<'a>(
     let vlan = vid.unwrap_or(0);
     let reaches = |to: PortId| {
         let (port, inside) = snapshot.port(to).zip(inside)?;
-        (!from.groups.meet(port.groups)).then_some(())?;
+        (port.stp == StpState::Forwarding && !from.groups.meet(port.groups)).then_some(())?;
         vlan::egress(port.vlan.as_deref(), &inside)
     };
     let verdict = if options.learn {
@@ -137,7 +137,7 @@ fn decided<'a>(
             bridge.flood.iter().copied().filter(|to| *to != from.id && reaches(*to).is_some()).collect()
         }
         Verdict::Unicast(port) if reaches(port).is_none() => {
-            lines.push(">> learned port is kept apart or not in the VLAN, dropping".into());
+            lines.push(">> learned port does not forward, is kept apart or not in the VLAN, dropping".into());
             Vec::new()
         }
         Verdict::Unicast(port) => {
