@@ -50,7 +50,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(tag: &str) -> (Host, Netns, Vec<String>) {
+    fn hosts(tag: &str) -> (Host, Netns, Vec<String>) {
         let (host, far) = (Host::new(tag, 11), Netns::new("far"));
         for ns in [&host.ns, &far] {
             ns.sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1");
@@ -77,9 +77,9 @@ impl Bench {
     /// One frame of each kind from each port; `to` says which address it has, by port and kind. No more than three tags come
     /// of it when two are looked at, for then Open vSwitch loses the third.
     fn send(&mut self, first: u32, limit: u8, to: impl Fn(usize, usize) -> [u8; 6]) {
-        for port in 0..PORTS.len() {
+        for (port, settings) in PORTS.iter().enumerate() {
             for (kind, tags) in TAGS.iter().enumerate() {
-                if limit == 2 && tags.len() == 2 && PORTS[port].contains("dot1q-tunnel") {
+                if limit == 2 && tags.len() == 2 && settings.contains("dot1q-tunnel") {
                     continue;
                 }
                 let number = first + (port * TAGS.len() + kind) as u32;
@@ -136,8 +136,8 @@ fn show(copies: Option<&Vec<(String, Vec<u8>)>>) -> String {
 }
 
 fn compare(limit: u8, more: &str) {
-    let (mut ours, far, devices) = Bench::new("ours");
-    let (real, real_far, _) = Bench::new("real");
+    let (mut ours, far, devices) = Bench::hosts("ours");
+    let (real, real_far, _) = Bench::hosts("real");
     let _ovs = Ovs::start(&real);
     ours.start();
     let mut ours = Bench::configured(ours, far, &devices, limit);

@@ -235,7 +235,6 @@ fn the_longest_frame_fits_exactly() {
     for (road, v6) in [RxRoad::Gre, RxRoad::Esp, RxRoad::Udp]
         .into_iter()
         .chain(in_udp)
-        .into_iter()
         .flat_map(|r| [(r, false), (r, true)])
     {
         for (csum, seq, out_key) in [(false, false, None), (false, true, None), (true, true, Some(1))] {
