@@ -68,6 +68,8 @@ struct Inner {
 struct Entry {
     port: Port,
     session: Session,
+    /// Something happened that its status may tell of.
+    stirred: bool,
     /// As last written.
     written: Option<[(&'static str, String); 6]>,
 }
@@ -97,14 +99,14 @@ impl Sessions {
                         entry.session.configure(port.config.clone(), now);
                     }
                     entry.session.set_mac(port.mac);
-                    Entry { port, ..entry }
+                    Entry { port, stirred: true, ..entry }
                 }
                 None => {
                     let source = PORTS.0 + inner.next_port % PORTS.1;
                     inner.next_port = inner.next_port.wrapping_add(1);
                     let session = Session::new(port.config.clone(), port.mac, discriminator(), source, now);
                     tracing::info!("{}: BFD session begins", port.name);
-                    Entry { port, session, written: None }
+                    Entry { port, session, stirred: true, written: None }
                 }
             };
             inner.entries.insert(entry.port.name.clone(), entry);
@@ -139,10 +141,16 @@ impl Sessions {
             let entry = inner.entries.values_mut().find(|e| e.port.id == frame.port && !e.port.deaf);
             if let Some(entry) = entry {
                 entry.session.receive(&frame.bytes, now);
+                entry.stirred = true;
             }
         }
         let mut news = !inner.ended.is_empty();
         for entry in inner.entries.values_mut() {
+            // of a thousand sessions most have nothing to do each time that one has
+            let stirred = std::mem::take(&mut entry.stirred);
+            if !stirred && entry.session.due() > now && !entry.port.config.forwarding_if_rx {
+                continue;
+            }
             if entry.port.config.forwarding_if_rx {
                 entry.session.traffic(entry.port.counters.sum().rx_packets, now);
             }
@@ -217,6 +225,7 @@ impl Sessions {
         for (key, entry) in &mut inner.entries {
             if name.is_none_or(|name| name == key) {
                 entry.session.force(forwarding);
+                entry.stirred = true;
                 found = true;
             }
         }
