@@ -156,7 +156,9 @@ impl VlanPolicy {
 
     fn edit(&self, frame: &Inside) -> Edit {
         let bare = match self.mode {
-            VlanMode::Access | VlanMode::Dot1qTunnel => true,
+            // no tag of a customer leaves here
+            VlanMode::Access => return Inside { pushed: false, ..*frame }.edit(true, self.priority_tags),
+            VlanMode::Dot1qTunnel => true,
             VlanMode::NativeUntagged => frame.vid == self.vid,
             VlanMode::Trunk | VlanMode::NativeTagged => false,
         };

@@ -112,6 +112,8 @@ fn how_a_frame_leaves() {
         (Some(customers(100, [])), tagged(7), Some(customers(101, [])), None),
         (Some(customers(100, [])), tagged(7), Some(access(100)), None),
         (Some(customers(100, [])), UNTAGGED, Some(access(100)), Some(Keep)),
+        (Some(customers(100, [])), tagged(0), Some(access(100)), Some(Pop)),
+        (Some(customers(100, [])), tagged(0), Some(customers(100, [])), Some(Keep)),
         (None, tagged(100), Some(customers(100, [])), Some(Pop)),
     ];
     for (from, tags, to, want) in table {

@@ -52,7 +52,7 @@ fn a_mirror_tells_how_much_it_copied() {
         host.gre("gre0", remote, "");
     }
     reaches(a, &b.docker0());
-    a.ns.sh("ip link add watch type dummy; ip link set watch up");
+    a.ns.veth("watch", &b.ns, "watched", 1500);
     a.vsctl(
         "add-port br0 watch -- --id=@p get port watch -- --id=@m create mirror name=m select_all=true output_port=@p \
          -- set bridge br0 mirrors=@m",
