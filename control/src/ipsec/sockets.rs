@@ -31,6 +31,8 @@ pub struct Sockets([Family; 2]);
 
 #[derive(Debug, Default)]
 struct Family {
+    /// A tunnel wants it.
+    wanted: bool,
     needed: bool,
     needed_until: Option<Instant>,
     socket: Option<Rc<IkeSocket>>,
@@ -43,7 +45,9 @@ impl Sockets {
     /// Opens and closes sockets; also tries again those that could not be had.
     pub fn keep_for(&mut self, needed: [bool; 2], now: Instant) {
         for ((family, needed), v6) in self.0.iter_mut().zip(needed).zip([false, true]) {
-            if needed {
+            // from now on, however long ago the last look was
+            let was = std::mem::replace(&mut family.wanted, needed);
+            if needed || was {
                 family.needed_until = Some(now + LINGER);
             }
             family.needed = family.needed_until.is_some_and(|until| now < until);
@@ -240,8 +244,12 @@ mod tests {
             sockets.nat_port(false, &Err(ErrorKind::AddrInUse.into()));
             assert!(sockets.trouble(false).unwrap().contains("UDP port 4500"));
             sockets.nat_port(false, &Ok(()));
-            sockets.keep_for([false, false], now + LINGER / 2);
+            // they linger from when they are no longer needed, and not from the last look before that
+            let now = now + 2 * LINGER;
+            sockets.keep_for([false, false], now);
             assert_eq!((open(&sockets), sockets.trouble(false)), ([true, false], None));
+            sockets.keep_for([false, false], now + LINGER / 2);
+            assert_eq!((open(&sockets), sockets.needed()), ([true, false], [true, false]));
             sockets.keep_for([false, false], now + LINGER);
             assert_eq!((open(&sockets), sockets.needed()), ([false, false], [false, false]));
         });

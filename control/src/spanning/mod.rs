@@ -10,9 +10,10 @@ pub mod view;
 pub mod wishes;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use datapath::handle::Datapath;
 use datapath::snapshot::{Port, PortId, StpState};
@@ -53,6 +54,8 @@ struct Tree {
     engine: rstp::Bridge,
     /// By interface name.
     members: BTreeMap<String, Member>,
+    /// Ports that there was no number for, and the log says so.
+    numberless: BTreeSet<String>,
 }
 
 /// A port that takes part.
@@ -60,6 +63,8 @@ struct Tree {
 struct Member {
     /// In the datapath; also the engine's key.
     id: PortId,
+    /// When the port was made: one that is made anew, be it with the same id, begins anew.
+    since: Instant,
     /// The Port's row.
     row: Uuid,
     /// Its number in port identifiers.
@@ -142,6 +147,7 @@ impl Spanning {
                     mode: wish.mode,
                     engine: rstp::Bridge::new(config),
                     members: BTreeMap::new(),
+                    numberless: BTreeSet::new(),
                 });
                 tree.engine.configure(config);
                 tree.follow(name, wish, bridge, links, identity);
@@ -251,10 +257,11 @@ impl Tree {
         links: &Links,
         identity: &str,
     ) {
-        let there = |name: &str| bridge.ports.get(name).map(|port| port.port.id);
-        let Tree { engine, members, .. } = self;
+        let there = |name: &str| bridge.ports.get(name).map(|port| (port.port.id, port.since));
+        let Tree { engine, members, numberless, .. } = self;
+        numberless.retain(|name| wish.ports.contains_key(name));
         members.retain(|name, member| {
-            let stays = wish.ports.contains_key(name) && there(name) == Some(member.id);
+            let stays = wish.ports.contains_key(name) && there(name) == Some((member.id, member.since));
             if !stays {
                 engine.remove_port(member.id.0);
             }
@@ -264,7 +271,14 @@ impl Tree {
         let numbers = Numbers::deal(wish, &before);
         for (name, asked) in &wish.ports {
             let Some(port) = bridge.ports.get(name) else { continue };
-            let Some(number) = numbers.of(name) else { continue };
+            let Some(number) = numbers.of(name) else {
+                if numberless.insert(name.clone()) {
+                    tracing::warn!(
+                        "bridge {bridge_name}: port {name} passes nothing: the spanning tree has no number left for it"
+                    );
+                }
+                continue;
+            };
             let source = match &port.attachment {
                 Attachment::Direct { ifindex } => links.by_index(*ifindex).map(|link| link.mac),
                 _ => None,
@@ -274,6 +288,7 @@ impl Tree {
             engine.set_port(id.0, asked.config(wish.mode, number));
             let member = members.entry(name.clone()).or_insert_with(|| Member {
                 id,
+                since: port.since,
                 row: asked.row,
                 number,
                 source,
