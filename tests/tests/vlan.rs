@@ -106,11 +106,16 @@ fn settled(ours: &Bench, real: &Bench) -> [Seen; 2] {
     [ours.frames.settled(), real.frames.settled()]
 }
 
+/// Known stations may be behind ports that are not in a frame's VLAN. Open vSwitch sends there and Underpass does not, and counts
+/// each such frame.
 fn assert_same(ours: &Bench, real: &Bench, last: u32) {
     let [got, want] = settled(ours, real);
     let mut report = String::new();
+    let mut kept_in = 0;
     for number in 0..last {
-        if got.get(&number) != want.get(&number) {
+        if lacks_one(got.get(&number), want.get(&number)) {
+            kept_in += 1;
+        } else if got.get(&number) != want.get(&number) {
             let at = number as usize % (PORTS.len() * TAGS.len());
             let (port, tags) = (at / TAGS.len(), TAGS[at % TAGS.len()]);
             report += &format!("\n#{number} into p{port} ({}) with tags {tags:02x?}\n", PORTS[port]);
@@ -119,7 +124,18 @@ fn assert_same(ours: &Bench, real: &Bench, last: u32) {
         }
     }
     assert!(report.is_empty(), "{report}\n{}", ours.host.appctl("coverage/show"));
+    let counters = ours.host.appctl("coverage/show");
+    let counted = counters.lines().find(|line| line.starts_with("drop_vlan_out"));
+    let counted = counted.and_then(|line| line.split_whitespace().last()).unwrap_or("0");
+    assert_eq!(kept_in.to_string(), counted, "{report}");
     assert!(want.len() > PORTS.len() * 4, "most frames went somewhere: {}", want.len());
+}
+
+/// Whether the first copies are the second but for one.
+fn lacks_one(got: Option<&Vec<(String, Vec<u8>)>>, want: Option<&Vec<(String, Vec<u8>)>>) -> bool {
+    let (none, want) = (Vec::new(), want.cloned().unwrap_or_default());
+    let got = got.unwrap_or(&none);
+    got.len() + 1 == want.len() && got.iter().all(|copy| want.contains(copy))
 }
 
 /// Devices and the tags that frames have there.
