@@ -52,7 +52,7 @@ counts: packages
 
 # Hosts in network namespaces, with real Docker Engines and real peers: one at a time
 e2e: all packages
-	cargo test -p underpass-tests -- --test-threads=1
+	cargo test -p underpass-tests --no-fail-fast -- --test-threads=1
 
 # Underpass beside its peers, about 20 minutes; benches/run --quick takes two
 bench: all

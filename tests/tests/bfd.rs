@@ -31,13 +31,14 @@ fn states(hosts: &[Host; 2], want: &str) {
 fn lives([a, b]: &[Host; 2]) {
     let hosts = [a, b];
     for host in hosts {
-        assert_eq!(host.get("interface", "t0", "bfd_status:forwarding"), "true");
-        assert_eq!(host.get("interface", "t0", "bfd_status:remote_state"), "up");
-        let shown = host.appctl("bfd/show t0");
-        assert!(
-            shown.contains("Local Session State: up") && shown.contains("TX Interval: Approx 200ms"),
-            "{shown}"
-        );
+        // whoever is up first hears that the other one is, too, with that one's next packet; intervals settle after that
+        host.wait_for("interface", "t0", "bfd_status:forwarding", "true");
+        host.wait_for("interface", "t0", "bfd_status:remote_state", "up");
+        poll_within(Duration::from_secs(15), "both up, each 200 ms", || {
+            let shown = host.appctl("bfd/show t0");
+            (shown.contains("Local Session State: up") && shown.contains("TX Interval: Approx 200ms"))
+                .then_some(())
+        });
     }
     traffic::ping(a, "10.0.42.1", 5);
 }
