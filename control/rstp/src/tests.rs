@@ -1,6 +1,6 @@
 //! Networks of bridges in memory: whatever is joined how, cut and healed, what forwards comes to be a tree.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proptest::prelude::*;
 
@@ -17,6 +17,8 @@ struct Network {
     /// On their way: bridge, port, what.
     wire: VecDeque<(usize, PortKey, Bpdu)>,
     sent: usize,
+    /// A loop is an error also if it is there for but a moment.
+    strict: bool,
 }
 
 fn id(n: usize) -> BridgeId {
@@ -24,20 +26,30 @@ fn id(n: usize) -> BridgeId {
 }
 
 impl Network {
-    /// `segments` names the bridges on each.
+    /// `segments` names the bridges on each. All are whole.
     fn new(versions: &[Version], segments: &[&[usize]]) -> Network {
+        let mut network = Network::apart(versions, segments);
+        for (key, (members, whole)) in network.segments.iter_mut().enumerate() {
+            *whole = true;
+            members.iter().for_each(|n| network.bridges[*n].set_enabled(key as PortKey, true));
+        }
+        network.settle();
+        network
+    }
+
+    /// None is whole yet.
+    fn apart(versions: &[Version], segments: &[&[usize]]) -> Network {
         let config = |(n, version)| BridgeConfig { version, ..BridgeConfig::new(id(n)) };
         let bridges = versions.iter().copied().enumerate().map(|b| Bridge::new(config(b))).collect();
-        let segments = segments.iter().map(|members| (members.to_vec(), true)).collect();
+        let segments = segments.iter().map(|members| (members.to_vec(), false)).collect();
         let (states, wire) = (BTreeMap::new(), VecDeque::new());
-        let mut network = Network { bridges, segments, states, wire, sent: 0 };
+        let mut network = Network { bridges, segments, states, wire, sent: 0, strict: true };
         for (key, (members, _)) in network.segments.clone().iter().enumerate() {
             for &bridge in members {
                 let port = PortId(0x8000 | (key as u16 + 1));
                 let point_to_point = members.len() <= 2;
                 let config = PortConfig { point_to_point, ..PortConfig::new(port, 200) };
                 network.bridges[bridge].set_port(key as PortKey, config);
-                network.bridges[bridge].set_enabled(key as PortKey, true);
             }
         }
         network.settle();
@@ -61,7 +73,8 @@ impl Network {
         match action {
             Action::State(key, state) => {
                 self.states.insert((n, key), state);
-                assert!(self.is_free_of_loops(), "a loop, if but for a moment: {:?}", self.states);
+                let loops = self.strict && !self.is_free_of_loops();
+                assert!(!loops, "a loop, if but for a moment: {:?}", self.states);
             }
             Action::Flush(_) => {}
             Action::Transmit(key, bpdu) => {
@@ -129,6 +142,22 @@ impl Network {
         for (a, b) in (0..whole.len()).flat_map(|a| (0..a).map(move |b| (a, b))) {
             assert_eq!(whole[a] == whole[b], tree[a] == tree[b], "bridges {a} and {b}: {:?}", self.states);
         }
+    }
+
+    fn set_priority(&mut self, n: usize, priority: u16) {
+        let BridgeConfig { id, version, .. } = self.bridges[n].status().config;
+        self.bridges[n]
+            .configure(BridgeConfig { version, ..BridgeConfig::new(BridgeId::new(priority, id.address())) });
+        self.settle();
+    }
+
+    /// Waits until nothing changes any more. Whatever happened, it is a tree then, and stays one.
+    fn comes_to_rest(&mut self) {
+        self.seconds(120);
+        self.check();
+        let states = self.states.clone();
+        self.seconds(40);
+        assert_eq!(states, self.states);
     }
 
     fn port(&self, n: usize, key: PortKey) -> (Role, State) {
@@ -334,22 +363,33 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
+fn versions(stp: &[bool]) -> Vec<Version> {
+    stp.iter().map(|stp| if *stp { Version::Stp } else { RSTP }).collect()
+}
+
+/// The first `bridges` of those on each segment.
+fn segments(joins: &[BTreeSet<usize>], bridges: usize) -> Vec<Vec<usize>> {
+    joins.iter().map(|set| set.iter().copied().filter(|n| *n < bridges).collect()).collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     /// Any bridges of any version joined by any segments, cut and mended at any time, noticed or not.
+    ///
+    /// When the root is lost or becomes a worse one, what bridges have heard of it may go round in a circle until it is too old.
+    /// Meanwhile an RSTP of whatever make may let a loop be for moments (Elmeleegy, Cox, Ng: On Count-to-Infinity Induced
+    /// Forwarding Loops in Ethernet Networks, INFOCOM 2006), so these are not looked for.
     #[test]
     fn what_forwards_comes_to_be_a_tree(
         stp in prop::collection::vec(prop::bool::weighted(0.2), 1..7),
         joins in prop::collection::vec(prop::collection::btree_set(0..7usize, 1..4), 0..10),
         events in prop::collection::vec(event(), 0..8),
     ) {
-        let versions: Vec<Version> = stp.iter().map(|stp| if *stp { Version::Stp } else { RSTP }).collect();
-        let segments: Vec<Vec<usize>> = joins.iter()
-            .map(|set| set.iter().copied().filter(|n| *n < versions.len()).collect())
-            .collect();
+        let segments = segments(&joins, stp.len());
         let segments: Vec<&[usize]> = segments.iter().map(|s| s.as_slice()).collect();
-        let mut net = Network::new(&versions, &segments);
+        let mut net = Network::new(&versions(&stp), &segments);
+        net.strict = false;
         for event in events {
             match event {
                 Event::Wait(seconds) => net.seconds(seconds),
@@ -362,20 +402,35 @@ proptest! {
                     let seen = seen || !enabled(&net);
                     net.set_whole(s, true, seen);
                 }
-                Event::Priority(n, priority) => {
-                    let n = n % versions.len();
-                    let config = BridgeConfig { version: versions[n], ..BridgeConfig::new(BridgeId::new(priority, id(n).address())) };
-                    net.bridges[n].configure(config);
-                    net.settle();
-                }
+                Event::Priority(n, priority) => net.set_priority(n % stp.len(), priority),
                 Event::Cut(..) | Event::Mend(..) => {}
             }
         }
-        net.seconds(120);
-        net.check();
-        // and it stays so
-        let states = net.states.clone();
-        net.seconds(40);
-        prop_assert_eq!(states, net.states);
+        net.comes_to_rest();
+    }
+
+    /// As long as nothing is lost, there is no loop even for a moment: segments are joined one after the other, bridges become
+    /// better ones.
+    #[test]
+    fn what_is_added_makes_no_loop_at_any_time(
+        stp in prop::collection::vec(prop::bool::weighted(0.2), 1..7),
+        joins in prop::collection::vec((prop::collection::btree_set(0..7usize, 1..4), 0..20usize), 0..10),
+        better in prop::collection::vec((0..10usize, any::<usize>(), 0..8u16), 0..5),
+    ) {
+        let (joins, waits): (Vec<_>, Vec<_>) = joins.into_iter().unzip();
+        let segments = segments(&joins, stp.len());
+        let segments: Vec<&[usize]> = segments.iter().map(|s| s.as_slice()).collect();
+        let mut net = Network::apart(&versions(&stp), &segments);
+        for (segment, wait) in waits.into_iter().enumerate() {
+            net.set_whole(segment, true, true);
+            net.seconds(wait);
+            for (_, n, priority) in better.iter().filter(|(when, ..)| *when == segment) {
+                let (n, priority) = (n % stp.len(), priority << 12);
+                if priority < net.bridges[n].status().config.id.priority() {
+                    net.set_priority(n, priority);
+                }
+            }
+        }
+        net.comes_to_rest();
     }
 }
