@@ -10,7 +10,7 @@ use crate::offload::Fit;
 use crate::snapshot::{Bridge, Port, PortId};
 use crate::vlan::{self, Inside};
 use crate::vnet::VnetHdr;
-use crate::wire::ethernet;
+use crate::wire::ethernet::{self, TAG};
 use crate::wire::parse::Link;
 
 impl Worker {
@@ -31,11 +31,17 @@ impl Worker {
         ) {
             return;
         }
-        for mirror in &bridge.mirrors {
-            if mirror.watches(crossing.inside.vid) && selects(mirror, crossing, bridge, verdict) {
-                let cell = mirror.counters.cell(self.index);
-                bump(&cell.tx_packets, crossing.packets());
-                bump(&cell.tx_bytes, u64::from(crossing.frame.data.len));
+        for (at, mirror) in bridge.mirrors.iter().enumerate() {
+            if !selects(mirror, crossing, bridge, verdict) {
+                continue;
+            }
+            let cell = mirror.counters.cell(self.index);
+            bump(&cell.tx_packets, crossing.packets());
+            bump(&cell.tx_bytes, u64::from(crossing.frame.data.len));
+            // who watches at one output for two mirrors wants to see the frame once
+            let same = |other: &&Mirror| other.output == mirror.output;
+            let mut before = bridge.mirrors.iter().take(at).filter(same);
+            if !before.any(|other| selects(other, crossing, bridge, verdict)) {
                 self.copy_out(mirror, crossing, bridge);
             }
         }
@@ -57,7 +63,8 @@ impl Worker {
                 }
                 let inside = crossing.inside.in_vlan(vid);
                 for port in bridge.flood.iter().filter_map(port) {
-                    if vlan::egress(port.vlan.as_deref(), &inside).is_some() {
+                    let apart = crossing.from.groups.meet(port.groups);
+                    if !apart && vlan::egress(port.vlan.as_deref(), &inside).is_some() {
                         self.copy_to(port, mirror, crossing, &inside);
                     }
                 }
@@ -68,7 +75,9 @@ impl Worker {
     /// One copy, tagged as the port shows frames that are so inside.
     fn copy_to(&mut self, port: &Port, mirror: &Mirror, crossing: &Crossing<'_>, inside: &Inside) {
         let edit = vlan::shown_by(port.vlan.as_deref(), inside);
-        let Some(copy) = retag::copy(&mut self.slab, crossing.frame, edit) else {
+        // most of a superframe need not be copied only to be cut off; what is cut off at last is behind the tag
+        let enough = mirror.snaplen.map(|len| len.saturating_add(TAG as u32));
+        let Some(copy) = retag::copy(&mut self.slab, cut(crossing.frame, enough), edit) else {
             return self.refuse(port, crossing.packets(), DropReason::NoRoom);
         };
         match self.queue(crossing.snapshot, port, cut(copy, mirror.snaplen), crossing.now) {
@@ -91,8 +100,11 @@ fn cut(frame: Passing, snaplen: Option<u32>) -> Passing {
     }
 }
 
-/// Whether a mirror wants a frame because of where it came in, or where it goes.
+/// Whether a mirror wants a frame because of its VLAN and where it came in, or where it goes.
 fn selects(mirror: &Mirror, crossing: &Crossing<'_>, bridge: &Bridge, verdict: Verdict) -> bool {
+    if !mirror.watches(crossing.inside.vid) {
+        return false;
+    }
     let leaves = |to: PortId| {
         mirror.destinations.contains(to)
             && crossing.snapshot.port(to).is_some_and(|port| crossing.leaves_by(port))

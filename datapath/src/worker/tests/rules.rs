@@ -1,7 +1,7 @@
 //! What ports let pass, and with which tags; what is copied for those who watch.
 
 use super::*;
-use crate::mirror::{Mirror, MirrorOutput};
+use crate::mirror::{Mirror, MirrorOutput, PortSet};
 use crate::police::{Limits, Policer, Rate};
 use crate::snapshot::Groups;
 use crate::vlan::{VlanMode, VlanPolicy};
@@ -260,6 +260,42 @@ fn copies_may_be_short_of_some_vlans_or_in_another() {
     s.ends[0].send(VnetHdr::default(), &frame([1, 0x80, 0xc2, 0, 0, 0], A, "bpdu"));
     s.ends[0].send(VnetHdr::default(), &tagged(9, &frame(BROADCAST, A, "last")));
     assert_eq!(s.heard(1), frame(BROADCAST, A, "last"));
+    assert!(s.silent());
+}
+
+#[test]
+fn two_mirrors_with_one_output_copy_a_frame_once_and_both_count_it() {
+    let s = Switch::new(3, 1);
+    let output = MirrorOutput::Port(PortId(2));
+    let (mut bridge, counters) = mirror(&s, output, |mirror| mirror.destinations = PortSet::default());
+    let (other, others) = mirror(&s, output, |mirror| {
+        mirror.sources = PortSet::default();
+        mirror.destinations = [PortId(1)].into_iter().collect();
+    });
+    bridge.mirrors.extend(other.mirrors);
+    s.put_in(&s.ports, EVERYBODY, bridge);
+    let (hello, answer) = (frame(BROADCAST, A, "hello"), frame(BROADCAST, B, "here"));
+    s.ends[0].send(VnetHdr::default(), &hello);
+    assert_eq!((s.heard(1), s.heard(2)), (hello.clone(), hello));
+    // selected by neither
+    s.ends[1].send(VnetHdr::default(), &answer);
+    assert_eq!(s.heard(0), answer);
+    assert!(s.silent());
+    assert_eq!((counters.sum().tx_packets, others.sum().tx_packets), (1, 1));
+}
+
+#[test]
+fn copies_into_a_vlan_keep_ports_apart_too() {
+    let s = Switch::new(4, 1);
+    let (bridge, _) = mirror(&s, MirrorOutput::Vlan(9), |_| {});
+    let mut ports = s.with_vlans(&[None, access(9), access(9), access(8)]);
+    for at in [0, 1] {
+        ports[at] = Arc::new(Port { groups: Groups::SPLIT_HORIZON, ..Port::clone(&ports[at]) });
+    }
+    s.put_in(&ports, EVERYBODY, bridge);
+    let hello = frame(BROADCAST, A, "hello");
+    s.ends[0].send(VnetHdr::default(), &tagged(3, &hello));
+    assert_eq!(s.heard(2), hello);
     assert!(s.silent());
 }
 
