@@ -134,6 +134,7 @@ impl Worker {
     }
 
     fn forward(&mut self, snapshot: &Snapshot, from: PortId, frame: Passing, now: u32) {
+        self.gait.take(frame.data.len);
         self.enter(snapshot, from, frame, now);
         self.cross(snapshot, now);
     }

@@ -157,7 +157,6 @@ impl Worker {
                 Source::Local(id, port) => {
                     let received = port.rx(&mut self.slab, batch, &mut self.frames);
                     if received.is_ok() {
-                        self.gait.take(self.frames.iter().map(|frame| frame.data.len));
                         self.forward_frames(*id);
                     }
                     received
@@ -165,7 +164,6 @@ impl Worker {
                 Source::Underlay(underlay) => {
                     let received = underlay.rx(&mut self.slab, batch, &mut self.packets);
                     if received.is_ok() {
-                        self.gait.take(self.packets.iter().map(|packet| packet.data.len));
                         self.forward_packets();
                     }
                     received

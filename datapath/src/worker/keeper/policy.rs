@@ -34,7 +34,7 @@ impl Beats {
 
     fn are_an_exchange(self, over: Duration) -> bool {
         let quick = u128::from(self.short) * 1_000_000 >= LEAST * over.as_micros();
-        quick && self.short / MIXED >= self.long
+        self.short > 0 && quick && self.short / MIXED >= self.long
     }
 }
 
@@ -94,6 +94,7 @@ mod tests {
             (beats(4, 0), 1, true),
             (beats(3, 0), 1, false),
             (beats(0, 0), 1, false),
+            (beats(0, 0), 0, false), // called by a token that was left over
             (beats(16, 1), 1, true),
             (beats(15, 1), 1, false), // a stream and its acknowledgements
             (beats(16, 0), 4, true),
