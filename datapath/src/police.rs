@@ -38,6 +38,7 @@ pub struct Limits {
 pub struct Policer {
     /// What it goes by.
     pub limits: Limits,
+    start: Instant,
     bytes: Option<Bucket>,
     packets: Option<Bucket>,
     broadcast: Option<Bucket>,
@@ -48,10 +49,10 @@ pub struct Policer {
 impl Policer {
     /// With every bucket full. None: there is no limit.
     pub fn new(limits: Limits) -> Option<Policer> {
-        let now = Instant::now();
-        let bucket = |rate: Option<Rate>| rate.map(|rate| Bucket::new(rate, now));
+        let bucket = |rate: Option<Rate>| rate.map(Bucket::new);
         (limits != Limits::default()).then(|| Policer {
             limits,
+            start: Instant::now(),
             bytes: bucket(limits.bytes),
             packets: bucket(limits.packets),
             broadcast: bucket(limits.broadcast),
@@ -65,8 +66,12 @@ impl Policer {
     /// # Errors
     /// It is beyond a limit.
     pub fn admit(&self, bytes: u64, packets: u64) -> Result<(), DropReason> {
-        take(self.bytes.as_ref(), bytes, DropReason::PolicedRate)?;
-        take(self.packets.as_ref(), packets, DropReason::PolicedPackets)
+        if self.bytes.is_none() && self.packets.is_none() {
+            return Ok(());
+        }
+        let now = self.start.elapsed().as_nanos();
+        take(self.bytes.as_ref(), bytes, now, DropReason::PolicedRate)?;
+        take(self.packets.as_ref(), packets, now, DropReason::PolicedPackets)
     }
 
     /// The same of one that goes to every port, because of its destination.
@@ -79,13 +84,16 @@ impl Policer {
             [first, ..] if first & 1 != 0 => (&self.multicast, DropReason::StormMulticast),
             _ => (&self.unknown_unicast, DropReason::StormUnknownUnicast),
         };
-        take(bucket.as_ref(), packets, why)
+        match bucket {
+            Some(_) => take(bucket.as_ref(), packets, self.start.elapsed().as_nanos(), why),
+            None => Ok(()),
+        }
     }
 }
 
-fn take(bucket: Option<&Bucket>, units: u64, why: DropReason) -> Result<(), DropReason> {
+fn take(bucket: Option<&Bucket>, units: u64, now: u128, why: DropReason) -> Result<(), DropReason> {
     match bucket {
-        Some(bucket) if !bucket.take(units, bucket.start.elapsed().as_nanos()) => Err(why),
+        Some(bucket) if !bucket.take(units, now) => Err(why),
         _ => Ok(()),
     }
 }
@@ -94,14 +102,13 @@ fn take(bucket: Option<&Bucket>, units: u64, why: DropReason) -> Result<(), Drop
 #[derive(Debug)]
 struct Bucket {
     rate: Rate,
-    start: Instant,
-    /// Nanoseconds from `start` on after which it is full, if nothing more is taken.
+    /// Nanoseconds from the policer's start on after which it is full, if nothing more is taken.
     full_at: AtomicU64,
 }
 
 impl Bucket {
-    fn new(rate: Rate, start: Instant) -> Bucket {
-        Bucket { rate, start, full_at: AtomicU64::new(0) }
+    fn new(rate: Rate) -> Bucket {
+        Bucket { rate, full_at: AtomicU64::new(0) }
     }
 
     /// Takes so many units at `now`, in nanoseconds from the start on, unless nothing is left.
@@ -123,7 +130,7 @@ mod tests {
     use super::*;
 
     fn bucket(rate: u64, burst: u64) -> Bucket {
-        Bucket::new(Rate { rate, burst }, Instant::now())
+        Bucket::new(Rate { rate, burst })
     }
 
     #[test]
