@@ -285,3 +285,32 @@ fn a_tag_is_not_part_of_the_mtu() {
         traffic::tcp(from, to, ip, 20 << 20);
     }
 }
+
+/// Packet sockets send no full packet with a service tag: what is cut or fragmented passes, and who may do neither is told.
+/// ```text
+///   [ far ]──p0, dot1q-tunnel, [ hA br0 ]──t0, mtu 1500, trunk──t0──[ br0 hB ] p0, dot1q-tunnel──[ far ]
+/// ```
+#[test]
+fn a_service_tag_leaves_less_for_the_packet() {
+    let mut hosts = [Host::new("hA", 11), Host::new("hB", 42)];
+    let [a, b] = &mut hosts;
+    a.ns.veth("t0", &b.ns, "t0", 1500);
+    let customers = [a, b].map(|host| {
+        let far = Netns::new("far");
+        host.ns.veth("p0", &far, "c0", 1500);
+        host.ns.nic("t0");
+        far.sh(&format!("ip addr add 10.10.{}.1/16 dev c0", host.subnet));
+        host.start();
+        host.vsctl("add-br br0");
+        host.vsctl("add-port br0 t0 trunks=100");
+        host.vsctl("add-port br0 p0 vlan_mode=dot1q-tunnel tag=100");
+        far
+    });
+    let [a, b] = &customers;
+    reaches(a, "10.10.42.1");
+    let out = traffic::try_ping(a, "-c3 -i0.2 -W2 -Mdo -s1472 10.10.42.1");
+    assert!(format!("{}{}", out.stdout, out.stderr).contains("1496"), "{out:?}");
+    let out = traffic::try_ping(a, "-c1 -W5 -Mdont -s1472 10.10.42.1");
+    assert!(out.success(), "{out:?}");
+    traffic::tcp(a, b, "10.10.42.1", 20 << 20);
+}

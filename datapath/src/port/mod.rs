@@ -21,6 +21,7 @@ use crate::slab::{Piece, Slab};
 use crate::sys::mmsg::Refused;
 use crate::txq::TxQueue;
 use crate::vnet::VnetHdr;
+use crate::wire::parse::Link;
 
 pub use device::DeviceRoad;
 pub use underlay::{
@@ -119,7 +120,20 @@ impl LocalPort {
         self.mtu.load(Relaxed)
     }
 
-    /// Control saw the device's MTU change.
+    /// The longest that `frame` may be to be sent as it is, by the MTU that control told last. That counts no Ethernet header,
+    /// nor, where the device is asked and not the kernel's packet sockets, tags.
+    pub fn max_frame(&self, frame: &[u8]) -> usize {
+        let beyond = || match &self.device {
+            Device::Packet(_) => packet::beyond_mtu(frame),
+            _ => Link::parse(frame).map_or(0, |link| link.len),
+        };
+        match self.mtu() {
+            0 => usize::MAX,
+            mtu => mtu as usize + beyond(),
+        }
+    }
+
+    /// Control saw the device's MTU change. 0: unknown, no limit.
     pub fn set_mtu(&self, mtu: u32) {
         self.mtu.store(mtu, Relaxed);
     }

@@ -15,6 +15,7 @@ use crate::sys::mmsg::{self, Sender, Wants};
 use crate::sys::packet_socket::{PacketSocket, VlanTag, stripped_tag};
 use crate::txq::TxQueue;
 use crate::vnet::VnetHdr;
+use crate::wire::ethernet::{DOT1Q, HEADER, TAG};
 
 /// Bytes of socket buffer each way: some 60 superframes, or 5,000 small frames, while the worker is elsewhere.
 const BUFFERS: usize = 4 << 20;
@@ -26,6 +27,13 @@ const RETRIES: usize = 8;
 pub(super) struct PacketPort {
     socket: PacketSocket,
     lost: AtomicU64,
+}
+
+/// Bytes of a frame that the kernel takes beyond the device's MTU: the Ethernet header, and one tag if that is of 802.1Q
+/// (`packet_extra_vlan_len_allowed` in its `net/packet/af_packet.c`).
+pub(super) fn beyond_mtu(frame: &[u8]) -> usize {
+    let tag = frame.get(12..14) == Some(&DOT1Q.to_be_bytes());
+    HEADER + if tag { TAG } else { 0 }
 }
 
 impl PacketPort {
@@ -176,6 +184,20 @@ mod tests {
         };
         let tag = Some(VlanTag { tpid: 0x8100, tci: 1 });
         assert_eq!(restore_tag(&mut Slab::new(), data, vnet, tag).vnet, vnet);
+    }
+
+    #[test]
+    fn one_tag_of_a_customer_is_not_part_of_the_mtu() {
+        let cases: [(&[u8], usize); 5] = [
+            (&[8, 0], 14),
+            (&[0x81, 0, 0, 10, 8, 0], 18),
+            (&[0x88, 0xa8, 0, 10, 8, 0], 14),
+            (&[0x81, 0, 0, 10, 0x81, 0, 0, 11, 8, 0], 18),
+            (&[], 14),
+        ];
+        for (rest, beyond) in cases {
+            assert_eq!(beyond_mtu(&[&[2; 12], rest].concat()), beyond, "{rest:x?}");
+        }
     }
 
     #[test]

@@ -121,7 +121,7 @@ impl Outputs {
         if !std::mem::replace(&mut output.waiting, true) {
             self.waiting.push(port.id);
         }
-        let limit = max_frame(device, slab.get(frame.data));
+        let limit = device.max_frame(slab.get(frame.data));
         if !frame.vnet.is_gso() && frame.data.len as usize > limit {
             // rare: the devices of this bridge differ in MTU
             output.coalescer.give_way(slab, frame.data, &mut output.queue);
@@ -307,14 +307,6 @@ impl FrameSink for Spill<'_> {
         };
         self.queue.push(VnetHdr::default(), &[piece]);
         Some(self.slab.get_mut(piece))
-    }
-}
-
-/// The longest frame that the device sends as it is: its MTU does not count the Ethernet header with its tags.
-fn max_frame(device: &LocalPort, frame: &[u8]) -> usize {
-    match device.mtu() {
-        0 => usize::MAX,
-        mtu => mtu as usize + Link::parse(frame).map_or(0, |link| link.len),
     }
 }
 
