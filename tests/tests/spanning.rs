@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use harness::ovs::Ovs;
 use harness::topology::{Shell, link, reaches};
-use harness::traffic::try_ping;
+use harness::traffic::{Sequence, try_ping};
 use harness::{Capture, Host, poll_within};
 
 /// Longer than agreements take by far, and shorter than the forward delay (15 s) that a port waits twice without them.
@@ -48,59 +48,72 @@ fn arrives_once(from: &Host, others: &[&Host]) {
     }
 }
 
+/// A mesh with two links and two tunnels between any two hosts: what to type where.
+const MESH: [(&str, usize, usize, &str, &str); 6] = [
+    ("ab", 0, 1, "192.0.2.1", "192.0.2.2"),
+    ("ab2", 0, 1, "192.0.3.1", "192.0.3.2"),
+    ("ac", 0, 2, "198.51.100.1", "198.51.100.2"),
+    ("ac2", 0, 2, "198.51.101.1", "198.51.101.2"),
+    ("bc", 1, 2, "203.0.113.1", "203.0.113.2"),
+    ("bc2", 1, 2, "203.0.114.1", "203.0.114.2"),
+];
+
 /// ```text
 ///        [ hA 10.0.11.1 br0 ]
-///   gre ╱                    ╲ gre
-/// [ hB 10.0.42.1 br0 ]─gre─[ hC 10.0.73.1 br0 ]
+///   gre ╱╱                  ╲╲ gre
+/// [ hB 10.0.42.1 br0 ]═gre═[ hC 10.0.73.1 br0 ]
 /// ```
 #[test]
 fn a_mesh_of_tunnels_heals_without_waiting() {
     let mut hosts = [Host::new("hA", 11), Host::new("hB", 42), Host::new("hC", 73)];
-    {
-        let [a, b, c] = &hosts;
-        link((a, "u0", "192.0.2.1"), (b, "u0", "192.0.2.2"), 1500);
-        link((a, "u1", "198.51.100.1"), (c, "u0", "198.51.100.2"), 1500);
-        link((b, "u1", "203.0.113.1"), (c, "u1", "203.0.113.2"), 1500);
+    for (name, one, other, here, there) in MESH {
+        let device = format!("u-{name}");
+        link((&hosts[one], &device, here), (&hosts[other], &device, there), 1500);
     }
     for host in &mut hosts {
         host.start();
         host.overlay();
         host.vsctl("set bridge br0 rstp_enable=true");
     }
-    let [a, b, c] = &hosts;
-    a.vsctl("set bridge br0 other_config:rstp-priority=4096");
-    for (host, port, remote) in [
-        (a, "toB", "192.0.2.2"),
-        (a, "toC", "198.51.100.2"),
-        (b, "toA", "192.0.2.1"),
-        (b, "toC", "203.0.113.2"),
-        (c, "toA", "198.51.100.1"),
-        (c, "toB", "203.0.113.1"),
-    ] {
-        host.gre(port, remote, "");
+    hosts[0].vsctl("set bridge br0 other_config:rstp-priority=4096");
+    for (name, one, other, here, there) in MESH {
+        hosts[one].gre(name, there, "");
+        hosts[other].gre(name, here, "");
     }
-    let all = [(a, "toB"), (a, "toC"), (b, "toA"), (b, "toC"), (c, "toA"), (c, "toB")];
-    settled(&all, 1, RAPID);
-    assert_eq!(port(b, "toA"), ("Root".into(), "Forwarding".into()));
+    let [a, b, c] = &hosts;
+    let ends =
+        MESH.iter().flat_map(|(name, one, other, ..)| [(&hosts[*one], *name), (&hosts[*other], *name)]);
+    let all: Vec<(&Host, &str)> = ends.collect();
+    settled(&all, 4, RAPID);
+    assert_eq!(port(b, "ab"), ("Root".into(), "Forwarding".into()));
+    assert_eq!(port(b, "ab2"), ("Alternate".into(), "Discarding".into()));
     reaches(b, &c.docker0());
     arrives_once(a, &[b, c]);
     arrives_once(b, &[a, c]);
 
-    // the way from B to the root is cut: the link between B and C takes its place
-    a.sh("ip link set u0 down");
-    settled(&all, 0, RAPID);
-    assert_eq!(port(b, "toA").0, "Disabled");
-    reaches(b, &a.docker0());
-    arrives_once(b, &[a, c]);
-
-    a.sh("ip link set u0 up");
-    settled(&all, 1, RAPID);
+    // one link after the other is cut between B and the root, each time the next best way takes its place
+    for (cut, root, blocked) in [("ab", "ab2", 3), ("ab2", "bc", 2)] {
+        let stream = Sequence::start(b, a, &a.docker0(), 3000, 100, 1000);
+        a.sh(&format!("ip link set u-{cut} down"));
+        settled(&all, blocked, RAPID);
+        assert_eq!(port(b, cut).0, "Disabled");
+        reaches(b, &a.docker0());
+        let seen = stream.finish();
+        println!("{cut} cut: {} ms without a way, {} of 3000 lost", seen.gap_ms, seen.lost);
+        assert_eq!((seen.duplicates, seen.corrupt), (0, 0));
+        assert_eq!(port(b, root), ("Root".into(), "Forwarding".into()));
+        arrives_once(b, &[a, c]);
+    }
+    for mended in ["ab", "ab2"] {
+        a.sh(&format!("ip link set u-{mended} up"));
+    }
+    settled(&all, 4, RAPID);
     arrives_once(a, &[b, c]);
     assert_eq!(a.count("drop_bpdu_full"), 0);
 
     // without a tree nothing is held back, of one host's ports
     b.vsctl("set bridge br0 rstp_enable=false");
-    b.wait_for("port", "toA", "rstp_status", "{}");
+    b.wait_for("port", "ab", "rstp_status", "{}");
     assert_eq!(b.get("bridge", "br0", "rstp_status"), "{}");
 }
 
