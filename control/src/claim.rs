@@ -125,11 +125,17 @@ pub struct SocketFile(PathBuf);
 impl SocketFile {
     /// Listens on `path`. What a dead process left there is replaced; a socket that is answered is not.
     pub fn listen(path: PathBuf) -> Result<(tokio::net::UnixListener, SocketFile), Error> {
-        let unanswered = || match UnixStream::connect(&path) {
-            Ok(_) => Err(Error::SocketBusy(path.clone())),
-            Err(why) => Ok(why),
-        };
-        let why = patiently(unanswered, |_| true)?;
+        let why = patiently(|| unanswered(&path), |_| true)?;
+        SocketFile::replace(path, &why)
+    }
+
+    /// The same, without waiting for a process that may be about to end.
+    pub fn listen_at_once(path: PathBuf) -> Result<(tokio::net::UnixListener, SocketFile), Error> {
+        let why = unanswered(&path)?;
+        SocketFile::replace(path, &why)
+    }
+
+    fn replace(path: PathBuf, why: &std::io::Error) -> Result<(tokio::net::UnixListener, SocketFile), Error> {
         if why.kind() == ErrorKind::ConnectionRefused && is_socket(&path) {
             let _ = std::fs::remove_file(&path);
         }
@@ -142,6 +148,14 @@ impl SocketFile {
             Ok(listener) => Ok((listener, SocketFile(path))),
             Err(source) => Err(Error::Socket { path, source }),
         }
+    }
+}
+
+/// How a connection to the socket fails, if it does.
+fn unanswered(path: &Path) -> Result<std::io::Error, Error> {
+    match UnixStream::connect(path) {
+        Ok(_) => Err(Error::SocketBusy(path.to_owned())),
+        Err(why) => Ok(why),
     }
 }
 

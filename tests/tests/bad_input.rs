@@ -247,3 +247,20 @@ fn paths_and_words_that_do_not_exist() {
     let out = run(&["attach", "docker0", "--rundir", rundir]);
     assert!(!out.stderr.is_empty(), "no daemon to talk to: {out:?}");
 }
+
+/// Somebody's file is where a bridge's socket goes: it is left alone, the log says so, and once it is gone the socket comes.
+#[test]
+fn a_file_where_a_socket_goes() {
+    let mut a = Host::new("hA", 11);
+    a.start();
+    let path = a.rundir().join("br0.mgmt");
+    std::fs::write(&path, "mine").unwrap();
+    a.vsctl("add-br br0");
+    cli::poll("a word about it", || a.log().contains("br0: no socket for ovs-ofctl").then_some(()));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
+    std::fs::remove_file(&path).unwrap();
+    cli::poll("ovs-ofctl", || {
+        let shown = cli::output(a.tool("ovs-ofctl").args(["show", "br0"]));
+        shown.stdout.contains("LOCAL(br0)").then_some(())
+    });
+}

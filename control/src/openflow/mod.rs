@@ -9,7 +9,7 @@ mod picture;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use datapath::handle::Datapath;
 use tokio::net::UnixListener;
@@ -50,17 +50,30 @@ pub struct OpenFlow {
     bridges: BTreeMap<String, Served>,
 }
 
+/// How long not to try again to make a socket.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// The sockets of one bridge. Dropping it ends its clients.
 #[derive(Debug)]
 struct Served {
     activity: Rc<Cell<Activity>>,
-    _files: Vec<SocketFile>,
-    tasks: Vec<JoinHandle<()>>,
+    /// `mgmt` and `snoop`.
+    sockets: [Option<Socket>; 2],
+    /// When they were last tried to be made, and how often before that.
+    tried: Instant,
+    tries: u32,
 }
 
-impl Drop for Served {
+/// One of them. Dropping it ends its clients.
+#[derive(Debug)]
+struct Socket {
+    _file: SocketFile,
+    clients: JoinHandle<()>,
+}
+
+impl Drop for Socket {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
+        self.clients.abort();
     }
 }
 
@@ -91,9 +104,19 @@ impl OpenFlow {
         let state = self.context.state.borrow();
         self.bridges.retain(|name, _| state.bridges.contains_key(name));
         for (name, bridge) in &state.bridges {
-            let served = self.bridges.entry(name.clone()).or_insert_with(|| serve(&self.context, name));
+            let now = Instant::now();
+            let served = self.bridges.entry(name.clone()).or_insert_with(|| {
+                let mut served = Served::new(now);
+                served.listen(&self.context, name);
+                served
+            });
+            if served.sockets.iter().any(Option::is_none) && now.duration_since(served.tried) >= PAUSE {
+                served.tried = now;
+                served.tries = served.tries.saturating_add(1);
+                served.listen(&self.context, name);
+            }
             let mut activity = served.activity.get();
-            activity.look(received(bridge), Instant::now());
+            activity.look(received(bridge), now);
             served.activity.set(activity);
         }
     }
@@ -104,26 +127,36 @@ fn received(bridge: &BridgeState) -> u64 {
     bridge.ports.values().map(|p| p.port.counters.sum().rx_packets).sum()
 }
 
-fn serve(context: &Rc<Context>, bridge: &str) -> Served {
-    let activity = Rc::new(Cell::new(Activity { packets: 0, at: Instant::now() }));
-    let mut served = Served { activity, _files: Vec::new(), tasks: Vec::new() };
-    // A name with a slash is no device's, and would lead elsewhere
-    if bridge.contains('/') {
-        return served;
+impl Served {
+    fn new(now: Instant) -> Served {
+        let activity = Rc::new(Cell::new(Activity { packets: 0, at: now }));
+        Served { activity, sockets: [None, None], tried: now, tries: 0 }
     }
-    for snoop in [false, true] {
-        let name = format!("{bridge}.{}", if snoop { "snoop" } else { "mgmt" });
-        match SocketFile::listen(context.rundir.path().join(name)) {
-            Ok((listener, file)) => {
-                let (context, activity) = (context.clone(), served.activity.clone());
-                let clients = accept(listener, context, bridge.to_owned(), activity, snoop);
-                served.tasks.push(tokio::task::spawn_local(clients));
-                served._files.push(file);
+
+    /// Makes the sockets that are not there yet. What stands in the way is told once, and not at first: a process that was
+    /// killed may hold them a moment longer than what its successor has waited for.
+    fn listen(&mut self, context: &Rc<Context>, bridge: &str) {
+        // A name with a slash is no device's, and would lead elsewhere
+        if bridge.contains('/') {
+            return;
+        }
+        for (socket, snoop) in self.sockets.iter_mut().zip([false, true]).filter(|(s, _)| s.is_none()) {
+            let name = format!("{bridge}.{}", if snoop { "snoop" } else { "mgmt" });
+            match SocketFile::listen_at_once(context.rundir.path().join(name)) {
+                Ok((listener, file)) => {
+                    let (context, activity) = (context.clone(), self.activity.clone());
+                    let clients = accept(listener, context, bridge.to_owned(), activity, snoop);
+                    *socket = Some(Socket { _file: file, clients: tokio::task::spawn_local(clients) });
+                }
+                Err(e) if self.tries == 1 => {
+                    tracing::warn!(
+                        "bridge {bridge}: no socket for ovs-ofctl; it is tried again each second: {e}"
+                    );
+                }
+                Err(_) => {}
             }
-            Err(e) => tracing::warn!("bridge {bridge}: no socket for ovs-ofctl: {e}"),
         }
     }
-    served
 }
 
 /// Serves clients for ever; they end when this future is dropped.
@@ -150,7 +183,7 @@ async fn accept(
                 }
                 Err(e) => {
                     tracing::warn!("cannot accept OpenFlow clients: {e}");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             },
             _ = clients.join_next(), if !clients.is_empty() => {}
@@ -161,7 +194,6 @@ async fn accept(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn idle_since_the_last_packet() {
