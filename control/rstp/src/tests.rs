@@ -79,6 +79,10 @@ impl Network {
             Action::Flush(_) => {}
             Action::Transmit(key, bpdu) => {
                 self.sent += 1;
+                let sent = bpdu.encode();
+                // nobody heeds one whose time is up (9.3.4)
+                let over = matches!(bpdu, Bpdu::Config(m) if m.times.message_age >= m.times.max_age);
+                assert!(over || Bpdu::decode(&sent).map(|b| b.encode()) == Ok(sent), "{bpdu:?}");
                 let (members, whole) = &self.segments[usize::from(key)];
                 for &to in members.iter().filter(|&&to| *whole && to != n) {
                     self.wire.push_back((to, key, bpdu));

@@ -39,16 +39,19 @@ pub(crate) fn step(port: &mut Port, _: &mut Others<'_>, core: &mut Core) -> bool
     true
 }
 
-/// txRstp and txConfig (17.21.20, 17.21.19). An RST BPDU acknowledges nothing.
+/// txRstp and txConfig (17.21.20, 17.21.19). An RST BPDU acknowledges nothing; a Configuration BPDU speaks of the topology alone.
 fn message(port: &Port) -> Message {
-    let flags = Flags {
-        topology_change: port.timers.tc_while != 0,
-        topology_change_ack: port.tc_ack && !port.send_rstp,
-        proposal: port.proposing,
-        agreement: port.agree,
-        learning: port.learning,
-        forwarding: port.forwarding,
-        role: port.role,
+    let told = Flags { topology_change: port.timers.tc_while != 0, role: port.role, ..Flags::NONE };
+    let flags = if port.send_rstp {
+        Flags {
+            proposal: port.proposing,
+            agreement: port.agree,
+            learning: port.learning,
+            forwarding: port.forwarding,
+            ..told
+        }
+    } else {
+        Flags { topology_change_ack: port.tc_ack, ..told }
     };
     Message { priority: port.designated_priority, times: port.designated_times, flags }
 }
