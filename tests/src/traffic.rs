@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::cli::{self, Out, poll};
+use crate::cli::{self, Out};
 use crate::daemon::Daemon;
 use crate::engine::Container;
 use crate::netns;
 use crate::topology::{Host, Place};
+
+/// How long a program may take to listen.
+const LISTENS_WITHIN: Duration = Duration::from_secs(30);
 
 /// `ping` with the words of `args`, whatever its status.
 #[track_caller]
@@ -29,10 +32,23 @@ pub fn ping(from: &dyn Place, ip: &str, count: u32) {
 #[track_caller]
 pub fn listening(at: &dyn Place, proto: &str, port: u16) {
     let flag = if proto == "tcp" { "-Htln" } else { "-Huln" };
-    poll(&format!("a listener on {proto} port {port}"), || {
+    let start = Instant::now();
+    loop {
         let out = cli::run(at.cmd("ss").args([flag, &format!("sport = :{port}")]));
-        (!out.trim().is_empty()).then_some(())
-    });
+        if !out.trim().is_empty() {
+            return;
+        }
+        if start.elapsed() > LISTENS_WITHIN {
+            let sockets = cli::output(at.cmd("ss").args(["-Hanup"]));
+            let processes =
+                cli::output(Command::new("ps").args(["-eo", "pid,ppid,stat,etime,wchan:20,args"]));
+            panic!(
+                "nobody listens on {proto} port {port} after {LISTENS_WITHIN:?}\n{sockets:?}\n{}",
+                processes.stdout
+            );
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Says 'Hello' from one container to another by the image's nc; gives what arrived.

@@ -148,7 +148,11 @@ fn udp_recv(at: SocketAddr) -> Result<()> {
             continue;
         };
         if seq == END {
-            break;
+            match highest {
+                Some(_) => break,
+                // the end of the stream before, held up on its way: it is said more than once
+                None => continue,
+            }
         }
         let now = Instant::now();
         gap = gap.max(last.map_or(Duration::ZERO, |l| now - l));
