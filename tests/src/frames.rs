@@ -78,9 +78,10 @@ impl Frames {
     pub fn send(&mut self, device: &str, bytes: &[u8]) {
         let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
         writeln!(self.stdin, "{device} {hex}").expect("the helper takes it");
+        self.arrived.lock().expect("its lock").last = Instant::now();
     }
 
-    /// What arrived of each frame, by devices, once nothing has for a while.
+    /// What arrived of each frame, by devices, once for a while nothing has, nor was sent.
     #[track_caller]
     pub fn settled(&self) -> BTreeMap<u32, Vec<(String, Vec<u8>)>> {
         cli::poll("the devices to be quiet", || {
