@@ -20,10 +20,11 @@ enum Item {
     Segment(Segment),
 }
 
-/// A TCP segment; its fields are few, so that many follow on each other.
+/// A TCP segment or UDP datagram; its fields are few, so that many follow on each other.
 #[derive(Debug, Arbitrary)]
 struct Segment {
     flow: u8,
+    udp: bool,
     /// Where the last one of its flow ended, or elsewhere.
     gap: Option<u32>,
     len: u16,
@@ -68,16 +69,21 @@ impl Segment {
         } else {
             ethernet.ipv6([0xfd; 16], [number; 16], 64 + self.ttl % 2)
         };
-        let mut tcp = ip.tcp(5201, 1000 + u16::from(number), flow.seq, 512).ack(7);
-        if self.psh {
-            tcp = tcp.psh();
-        }
-        if self.flags >= 0xf0 {
-            tcp = tcp.fin();
-        }
         let payload: Vec<u8> = (0..len).map(|i| (i as u8).wrapping_add(flow.seq as u8)).collect();
         let mut frame = Vec::new();
-        tcp.write(&mut frame, &payload).expect("within all limits");
+        let port = 1000 + u16::from(number);
+        if self.udp {
+            ip.udp(5201, port).write(&mut frame, &payload).expect("within all limits");
+        } else {
+            let mut tcp = ip.tcp(5201, port, flow.seq, 512).ack(7);
+            if self.psh {
+                tcp = tcp.psh();
+            }
+            if self.flags >= 0xf0 {
+                tcp = tcp.fin();
+            }
+            tcp.write(&mut frame, &payload).expect("within all limits");
+        }
         frame.resize(frame.len() + usize::from(self.padding % 8), 0);
         if let Some((at, with)) = self.damage {
             let at = usize::from(at) % frame.len();
@@ -109,14 +115,24 @@ fn essence(frame: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// By flow: Ethernet header, addresses and ports; all that is no TCP counts as one.
+/// Bytes of a transport header, the least.
+fn header(proto: u8) -> Option<usize> {
+    match proto {
+        6 => Some(20),
+        17 => Some(8),
+        _ => None,
+    }
+}
+
+/// By flow: Ethernet header, addresses and ports; all that is neither TCP nor UDP counts as one.
 fn by_flow(frames: &[Vec<u8>]) -> BTreeMap<Vec<u8>, Vec<Vec<u8>>> {
     let mut flows = BTreeMap::<_, Vec<_>>::new();
     for frame in frames {
         let key = match parse(frame).and_then(|p| p.ip) {
-            // with a whole TCP header
-            Some(ip) if ip.proto == 6 && !ip.later_fragment && ip.l4 + 20 <= ip.end => {
+            // with a whole header
+            Some(ip) if !ip.later_fragment && header(ip.proto).is_some_and(|len| ip.l4 + len <= ip.end) => {
                 let mut key = frame[..ip.l3].to_vec();
+                key.push(ip.proto);
                 key.extend(ip.addresses(frame));
                 key.extend(&frame[ip.l4..ip.l4 + 4]);
                 key

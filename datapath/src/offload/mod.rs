@@ -2,7 +2,8 @@
 //!
 //! Toward a tunnel, [`fit()`] turns what a container or another tunnel sent, superframes and unfinished checksums
 //! included, into frames that the path takes, written straight into the send buffer. What cannot be made to fit is
-//! answered by [`too_big()`]. Toward local ports, a [`Coalescer`] puts consecutive TCP segments together again.
+//! answered by [`too_big()`]. Toward local ports, a [`Coalescer`] puts consecutive TCP segments and UDP datagrams together
+//! again.
 //!
 //! Contract: functions of frame and offload header alone. Neither is trusted: offsets in a [`VnetHdr`] are checked
 //! against the frame's own headers, nothing panics, and no byte is written outside the slots given.

@@ -18,6 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::slab::{Piece, Slab};
+use crate::sys;
 use crate::sys::mmsg::Refused;
 use crate::txq::TxQueue;
 use crate::vnet::VnetHdr;
@@ -112,6 +113,15 @@ impl LocalPort {
             Device::Tap(p) => p.ifindex(),
             #[cfg(any(test, feature = "memory"))]
             Device::Memory(_) => 0,
+        }
+    }
+
+    /// Whether it takes superframes of UDP (USO): kernels do from Linux 6.2 on. May read a file.
+    pub fn takes_datagrams(&self) -> bool {
+        match &self.device {
+            Device::Packet(_) | Device::Tap(_) => sys::kernel().is_some_and(|version| version >= (6, 2)),
+            #[cfg(any(test, feature = "memory"))]
+            Device::Memory(_) => true,
         }
     }
 

@@ -43,6 +43,16 @@ pub fn cores() -> usize {
     usize::try_from(cores).unwrap_or(1).max(1)
 }
 
+/// Major and minor version of the running kernel.
+pub fn kernel() -> Option<(u32, u32)> {
+    version(&std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?)
+}
+
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
 /// Turns -1 into the error that `errno` holds.
 fn check(result: c_int) -> io::Result<c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -93,4 +103,24 @@ pub fn set_buffers(socket: &socket2::Socket, bytes: usize) -> io::Result<()> {
         socket.set_send_buffer_size(bytes)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_versions() {
+        for (release, want) in [
+            ("6.18.44-fc-v669", Some((6, 18))),
+            ("6.1.0-28-amd64\n", Some((6, 1))),
+            ("5.14.0-503.el9.x86_64", Some((5, 14))),
+            ("7.0-rc1", Some((7, 0))),
+            ("6", None),
+            ("", None),
+        ] {
+            assert_eq!(version(release), want, "{release:?}");
+        }
+        assert!(kernel().is_some());
+    }
 }

@@ -116,7 +116,8 @@ impl Outputs {
             return Fit::Dropped(DropReason::NoBridge);
         };
         let output = entry.get_or_insert_with(|| {
-            Box::new(LocalOutput { queue: TxQueue::new(), coalescer: Coalescer::new(), waiting: false })
+            let coalescer = if device.takes_datagrams() { Coalescer::new() } else { Coalescer::of_tcp() };
+            Box::new(LocalOutput { queue: TxQueue::new(), coalescer, waiting: false })
         });
         if !std::mem::replace(&mut output.waiting, true) {
             self.waiting.push(port.id);

@@ -1,15 +1,16 @@
-//! Putting consecutive TCP segments together again, as the kernel's GRO does, on the way to a local port.
+//! Putting consecutive TCP segments and UDP datagrams together again, as the kernel's GRO does, on the way to a local port.
 //!
 //! A worker pushes each frame for one port; what follows on what came before joins its run, and a run leaves as one
 //! superframe: a new header, then the payloads where they lie. The receiving kernel sees what the sending one handed to
 //! the tunnel's far end, so it must be able to take the superframe apart again without loss. Hence the rules:
-//! - IPv4 without options, IPv6 without extension headers, no fragments; TCP data with ACK and perhaps PSH, nothing else;
-//! - Ethernet header, addresses, ports, TOS, TTL, flow label, acknowledgment, window and TCP options are the same;
-//!   the IPv4 identification counts up by one a segment, unless DF makes it meaningless (RFC 6864);
-//! - the sequence numbers follow on; each payload is as long as the first, only the last may be shorter;
-//! - IPv4 header and TCP checksum of each were right. A damaged packet goes on by itself, damaged as it was.
+//! - IPv4 without options, IPv6 without extension headers, no fragments; TCP data with ACK and perhaps PSH, or UDP with a
+//!   checksum, to one station;
+//! - Ethernet header, addresses, ports, TOS, TTL, flow label, and of TCP acknowledgment, window and options are the same;
+//!   the IPv4 identification counts up by one a packet, unless DF makes it meaningless (RFC 6864);
+//! - TCP sequence numbers follow on; each payload is as long as the first, only the last may be shorter;
+//! - IPv4 header and transport checksum of each were right. A damaged packet goes on by itself, damaged as it was.
 //!
-//! Within a flow no frame overtakes another. PSH, a short segment, or a frame that does not follow on ends a run.
+//! Within a flow no frame overtakes another. PSH, a short payload, or a frame that does not follow on ends a run.
 
 mod run;
 mod segment;
@@ -31,18 +32,26 @@ pub struct Coalescer {
     /// Indices of the open runs, oldest first, then those of the free.
     order: [u8; RUNS],
     open: usize,
+    /// Datagrams are joined, too.
+    datagrams: bool,
 }
 
 impl Coalescer {
     /// No run open.
     pub fn new() -> Coalescer {
-        Coalescer { runs: [const { Run::EMPTY }; RUNS], order: [0, 1, 2, 3, 4, 5, 6, 7], open: 0 }
+        let runs = [const { Run::EMPTY }; RUNS];
+        Coalescer { runs, order: [0, 1, 2, 3, 4, 5, 6, 7], open: 0, datagrams: true }
+    }
+
+    /// The same, for a port that takes no superframes of UDP.
+    pub fn of_tcp() -> Coalescer {
+        Coalescer { datagrams: false, ..Coalescer::new() }
     }
 
     /// Takes the next frame for `out`, which lies in the slab, complete in itself: it joins a run, or is queued. Every
     /// call between two flushes must name the same slab and queue.
     pub fn push(&mut self, slab: &mut Slab, frame: Piece, out: &mut TxQueue) {
-        let Some(segment) = Segment::parse(slab.get(frame), frame) else {
+        let Some(segment) = self.segment(slab, frame) else {
             return out.push(VnetHdr::default(), &[frame]);
         };
         match self.find(slab, &segment) {
@@ -61,7 +70,7 @@ impl Coalescer {
     /// Call before `frame` is queued without [`Coalescer::push`]: a run of its flow goes first, so that it overtakes nothing.
     pub fn give_way(&mut self, slab: &mut Slab, frame: Piece, out: &mut TxQueue) {
         if self.open > 0
-            && let Some(segment) = Segment::parse(slab.get(frame), frame)
+            && let Some(segment) = self.segment(slab, frame)
             && let Some((place, _)) = self.find(slab, &segment)
         {
             self.close(place, slab, out);
@@ -73,6 +82,11 @@ impl Coalescer {
         while self.open > 0 {
             self.close(0, slab, out);
         }
+    }
+
+    /// What may join a run in that frame.
+    fn segment(&self, slab: &Slab, frame: Piece) -> Option<Segment> {
+        Segment::parse(slab.get(frame), frame).filter(|segment| self.datagrams || !segment.is_udp())
     }
 
     /// The run of the segment's flow, and its place in the order.
@@ -129,7 +143,7 @@ mod tests {
     use crate::offload::{Fit, fit};
     use crate::txq::MAX_PIECES;
     use crate::wire::checksum::{Sum, pseudo, update};
-    use crate::wire::{get16, ipv4, proto, put16, tcp};
+    use crate::wire::{get16, ipv4, proto, put16, tcp, udp};
 
     /// Frames in the order that they come from a tunnel, each in its slot, and what is queued for them.
     struct Bench {
@@ -184,7 +198,7 @@ mod tests {
     proptest! {
         /// What segmentation took apart is the same superframe again, to the byte.
         #[test]
-        fn restores_the_superframe(spec in tcp_spec(60_000), size in 1000u16..3000, psh in any::<bool>(), padding in 0usize..10) {
+        fn restores_the_superframe(spec in spec(60_000), size in 1000u16..3000, psh in any::<bool>(), padding in 0usize..10) {
             let spec = Spec { flags: tcp::ACK | if psh { tcp::PSH } else { 0 }, ..spec };
             let mut frames = segments(&spec, size);
             prop_assume!(frames.len() > 1);
@@ -206,7 +220,7 @@ mod tests {
                                           picks in proptest::collection::vec((any::<u8>(), 0u8..20), 1..60)) {
             let flows: Vec<Spec> = flows;
             let mut waiting: Vec<std::collections::VecDeque<Vec<u8>>> = flows.iter().enumerate().map(|(port, flow)| {
-                let mut frames = if flow.tcp { segments(flow, 300) } else { vec![flow.frame()] };
+                let mut frames = segments(flow, 300);
                 // ports tell the flows apart
                 for frame in &mut frames {
                     let l4 = ip_of(frame).l4;
@@ -265,8 +279,7 @@ mod tests {
     fn what_ends_a_run() {
         type Change = fn(&mut [u8]);
         const L4: usize = 34;
-        let cases: [(&str, Change, &[usize]); 16] = [
-            ("nothing", |_| {}, &[3]),
+        let of_tcp: [(&str, Change, &[usize]); 8] = [
             ("PSH", |frame| frame[L4 + 13] |= tcp::PSH, &[2, 1]),
             ("FIN", |frame| frame[L4 + 13] |= tcp::FIN, &[1, 1, 1]),
             ("ECE", |frame| frame[L4 + 13] |= tcp::ECE, &[1, 1, 1]),
@@ -275,6 +288,9 @@ mod tests {
             ("acknowledgment", |frame| frame[L4 + 11] ^= 1, &[1, 1, 1]),
             ("window", |frame| frame[L4 + 15] ^= 1, &[1, 1, 1]),
             ("timestamp", |frame| frame[L4 + 27] ^= 1, &[1, 1, 1]),
+        ];
+        let of_both: [(&str, Change, &[usize]); 8] = [
+            ("nothing", |_| {}, &[3]),
             ("port: another flow", |frame| frame[L4 + 1] ^= 1, &[1, 1, 1]),
             ("address: another flow", |frame| frame[L4 - 1] ^= 1, &[1, 1, 1]),
             ("source MAC: another flow", |frame| frame[11] ^= 1, &[1, 1, 1]),
@@ -283,23 +299,63 @@ mod tests {
             ("DF", |frame| frame[20] ^= 0x40, &[1, 1, 1]),
             ("reserved bit", |frame| frame[20] ^= 0x80, &[1, 1, 1]),
         ];
-        for (what, change, lens) in cases {
-            let mut frames = segments(&data(3000), 1000);
+        let udp = Spec::udp(3000);
+        let both = of_both.into_iter().flat_map(|case| [data(3000), udp.clone()].map(|spec| (spec, case)));
+        let all = of_tcp.map(|case| (data(3000), case)).into_iter().chain(both);
+        for (spec, (what, change, lens)) in all {
+            let mut frames = segments(&spec, 1000);
             change(&mut frames[1]);
             repair(&mut frames[1]);
-            let queued = run(&frames);
-            let segments = |frame: &[u8]| payload_of(frame).len() / 1000;
-            assert_eq!(queued.iter().map(|(_, frame)| segments(frame)).collect::<Vec<_>>(), lens, "{what}");
+            // datagrams have no numbers: those of the one flow need not wait for what is of another
+            let lens = if !spec.tcp && what.ends_with("another flow") { &[2, 1] } else { lens };
+            assert_eq!(thousands(&run(&frames)), lens, "{what}, TCP {}", spec.tcp);
         }
     }
 
-    /// Puts IPv4 header and TCP checksum right.
+    /// Thousands of bytes of payload in each frame.
+    fn thousands(queued: &[(VnetHdr, Vec<u8>)]) -> Vec<usize> {
+        queued.iter().map(|(_, frame)| payload_of(frame).len() / 1000).collect()
+    }
+
+    /// Puts IPv4 header and transport checksum right.
     fn repair(frame: &mut [u8]) {
         let ip = ip_of(frame);
+        let at = ip.l4 + if ip.proto == proto::TCP { tcp::CHECKSUM } else { udp::CHECKSUM };
         ipv4::set_checksum(&mut frame[ip.l3..ip.l4]);
-        put16(frame, ip.l4 + tcp::CHECKSUM, 0);
-        let sum = pseudo(ip.addresses(frame), proto::TCP, ip.end - ip.l4) + Sum::of(&frame[ip.l4..ip.end]);
-        put16(frame, ip.l4 + tcp::CHECKSUM, sum.checksum());
+        put16(frame, at, 0);
+        let sum = pseudo(ip.addresses(frame), ip.proto, ip.end - ip.l4) + Sum::of(&frame[ip.l4..ip.end]);
+        put16(frame, at, sum.checksum());
+    }
+
+    /// What the kernel could not give back as it was, who reads frames one by one, and devices that take no such superframes.
+    #[test]
+    fn datagrams_that_are_not_joined() {
+        let frames = segments(&Spec::udp(3000), 1000);
+        let mut bare = frames.clone();
+        bare.iter_mut().for_each(|frame| put16(frame, 34 + udp::CHECKSUM, 0));
+        let mut group = frames.clone();
+        group.iter_mut().for_each(|frame| frame[0] |= 1);
+        // what stands behind a shorter datagram in its packet belongs to nobody, and would be lost
+        let mut short = frames.clone();
+        put16(&mut short[1], 34 + 4, 900);
+        repair(&mut short[1]);
+        for (what, frames) in
+            [("no checksum", &bare), ("to a group", &group), ("shorter than its packet", &short)]
+        {
+            assert_eq!(run(frames).len(), 3, "{what}");
+        }
+        let mut bench = Bench { coalescer: Coalescer::of_tcp(), ..Bench::new() };
+        frames.iter().for_each(|frame| bench.push(frame));
+        assert_eq!(bench.queued(), frames.into_iter().map(|f| (VnetHdr::default(), f)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn datagrams_of_another_size_keep_their_place() {
+        let frames: Vec<_> = [1000, 1000, 400, 1000, 2000].map(|len| Spec::udp(len).frame()).into();
+        let lens = |queued: &[(VnetHdr, Vec<u8>)]| {
+            queued.iter().map(|(_, f)| payload_of(f).len()).collect::<Vec<_>>()
+        };
+        assert_eq!(lens(&run(&frames)), [2400, 1000, 2000]);
     }
 
     #[test]

@@ -5,12 +5,13 @@ use zerocopy::FromBytes;
 use super::segment::Segment;
 use crate::slab::{Piece, Slab};
 use crate::txq::{MAX_PIECES, TxQueue};
-use crate::vnet::{F_NEEDS_CSUM, GSO_TCPV4, GSO_TCPV6, VnetHdr};
+use crate::vnet::{F_NEEDS_CSUM, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, VnetHdr};
 use crate::wire::checksum::pseudo;
 use crate::wire::ipv4::{self, Ipv4};
 use crate::wire::ipv6::{self, Ipv6};
 use crate::wire::tcp::{self, Tcp};
-use crate::wire::{Version, ethernet, proto, put16};
+use crate::wire::udp::Udp;
+use crate::wire::{Version, ethernet, put16, udp};
 
 /// Longest IP packet.
 pub(super) const MAX_PACKET: usize = 65535;
@@ -74,7 +75,7 @@ impl Run {
     pub fn join(&mut self, slab: &Slab, next: &Segment) -> Joined {
         let payload = next.payload();
         let follows = next.plain
-            && next.seq == self.first.seq.wrapping_add(self.len as u32)
+            && (next.is_udp() || next.seq == self.first.seq.wrapping_add(self.len as u32))
             && (next.ip.df || next.id == self.first.id.wrapping_add(self.count as u16))
             && payload.len as usize <= self.size()
             && self.first.data - self.first.ip.l3 + self.len + payload.len as usize <= MAX_PACKET
@@ -125,7 +126,7 @@ impl Run {
         let header = header.get_mut(..data)?;
         header.copy_from_slice(slab.get(self.first.frame).get(..data)?);
         let segment = data - ip.l4 + self.len;
-        let pseudo = pseudo(ip.addresses(header), proto::TCP, segment).fold();
+        let pseudo = pseudo(ip.addresses(header), ip.proto, segment).fold();
 
         let network = header.get_mut(ip.l3..ip.l4)?;
         match ip.version {
@@ -136,7 +137,10 @@ impl Run {
             Version::V6 => Ipv6::mut_from_prefix(network).ok()?.0.payload_len.set(segment as u16),
         }
         let transport = header.get_mut(ip.l4..)?;
-        put16(transport, tcp::CHECKSUM, pseudo);
+        put16(transport, self.checksum(), pseudo);
+        if self.first.is_udp() {
+            Udp::mut_from_prefix(transport).ok()?.0.len.set(segment as u16);
+        }
         if self.psh {
             Tcp::mut_from_prefix(transport).ok()?.0.flags |= tcp::PSH;
         }
@@ -145,8 +149,14 @@ impl Run {
         Some(place)
     }
 
+    /// Where the checksum stands in the transport header.
+    fn checksum(&self) -> usize {
+        if self.first.is_udp() { udp::CHECKSUM } else { tcp::CHECKSUM }
+    }
+
     fn vnet(&self) -> VnetHdr {
         let gso_type = match self.first.ip.version {
+            _ if self.first.is_udp() => GSO_UDP_L4,
             Version::V4 => GSO_TCPV4,
             Version::V6 => GSO_TCPV6,
         };
@@ -156,7 +166,7 @@ impl Run {
             hdr_len: (self.first.data as u16).into(),
             gso_size: (self.size() as u16).into(),
             csum_start: (self.first.ip.l4 as u16).into(),
-            csum_offset: (tcp::CHECKSUM as u16).into(),
+            csum_offset: (self.checksum() as u16).into(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One TCP segment, and how it compares with another.
+//! One TCP segment or UDP datagram, and how it compares with another.
 
 use zerocopy::FromBytes;
 
@@ -6,9 +6,10 @@ use crate::slab::{Piece, Slab};
 use crate::wire::checksum::{Sum, pseudo};
 use crate::wire::ipv4::{self, Ipv4};
 use crate::wire::tcp::{self, Tcp};
-use crate::wire::{Ip, Version, ipv6, parse, proto};
+use crate::wire::udp::{self, Udp};
+use crate::wire::{Ip, Version, ethernet, ipv6, parse, proto};
 
-/// A TCP packet in the slab.
+/// A TCP or UDP packet in the slab.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Segment {
     /// The whole frame.
@@ -18,6 +19,7 @@ pub(super) struct Segment {
     pub ip: Ip,
     /// Where the payload starts in the frame.
     pub data: usize,
+    /// Of TCP; 0 with UDP.
     pub seq: u32,
     pub id: u16,
     pub psh: bool,
@@ -50,14 +52,28 @@ impl Segment {
         plain: false,
     };
 
-    /// The segment that `frame`, with these bytes, holds. None: no TCP header.
+    /// The segment or datagram that `frame`, with these bytes, holds. None: neither.
     pub fn parse(bytes: &[u8], frame: Piece) -> Option<Segment> {
         let ip = parse(bytes)?.ip?;
-        if ip.proto != proto::TCP || ip.later_fragment {
+        if ip.later_fragment {
             return None;
         }
-        let (tcp, _) = Tcp::ref_from_prefix(bytes.get(ip.l4..ip.end)?).ok()?;
-        let data = ip.l4 + tcp.header_len();
+        let transport = bytes.get(ip.l4..ip.end)?;
+        let (data, seq, psh, simple) = match ip.proto {
+            proto::TCP => {
+                let (tcp, _) = Tcp::ref_from_prefix(transport).ok()?;
+                let simple = tcp.header_len() >= tcp::HEADER && tcp.flags & !tcp::PSH == tcp::ACK;
+                (ip.l4 + tcp.header_len(), tcp.seq.get(), tcp.flags & tcp::PSH != 0, simple)
+            }
+            proto::UDP => {
+                let (udp, _) = Udp::ref_from_prefix(transport).ok()?;
+                // whoever takes it apart gives each a checksum; and what goes to a group may be for somebody who reads frames one by one
+                let alone = udp.checksum.get() == 0 || ethernet::is_group(*bytes.first_chunk()?);
+                let simple = !alone && usize::from(udp.len.get()) == transport.len();
+                (ip.l4 + udp::HEADER, 0, false, simple)
+            }
+            _ => return None,
+        };
         let (header, id, whole) = match ip.version {
             Version::V4 => {
                 let (v4, _) = Ipv4::ref_from_prefix(bytes.get(ip.l3..)?).ok()?;
@@ -65,21 +81,9 @@ impl Segment {
             }
             Version::V6 => (ipv6::HEADER, 0, true),
         };
-        let plain = whole
-            && ip.l4 - ip.l3 == header
-            && tcp.header_len() >= tcp::HEADER
-            && data < ip.end
-            && tcp.flags & !tcp::PSH == tcp::ACK;
-        Some(Segment {
-            frame,
-            flow: flow_hash(ip.addresses(bytes), tcp),
-            ip,
-            data,
-            seq: tcp.seq.get(),
-            id,
-            psh: tcp.flags & tcp::PSH != 0,
-            plain,
-        })
+        let plain = simple && whole && ip.l4 - ip.l3 == header && data < ip.end;
+        let flow = flow_hash(ip.addresses(bytes), transport);
+        Some(Segment { frame, flow, ip, data, seq, id, psh, plain })
     }
 
     /// Where the payload lies, padding left out. Empty for what has none.
@@ -97,7 +101,7 @@ impl Segment {
     pub fn same_flow(&self, other: &Segment, slab: &Slab) -> bool {
         let (a, b) = (slab.get(self.frame), slab.get(other.frame));
         self.flow == other.flow
-            && self.ip.version == other.ip.version
+            && (self.ip.version, self.ip.proto) == (other.ip.version, other.ip.proto)
             && a.get(..self.ip.l3) == b.get(..other.ip.l3)
             && self.ip.addresses(a) == other.ip.addresses(b)
             && a.get(self.ip.l4..self.ip.l4 + 4) == b.get(other.ip.l4..other.ip.l4 + 4)
@@ -111,24 +115,30 @@ impl Segment {
         self.data == other.data
             && (tos, ttl, df) == (other.ip.tos, other.ip.ttl, other.ip.df)
             && (version == Version::V4 || same(l3, l3 + 4)) // flow label
-            && same(l4 + 8, l4 + 13) // acknowledgment, data offset
-            && same(l4 + 14, l4 + 16) // window
-            && same(l4 + 18, self.data) // urgent pointer, options
+            && (self.is_udp()
+                || same(l4 + 8, l4 + 13) // acknowledgment, data offset
+                    && same(l4 + 14, l4 + 16) // window
+                    && same(l4 + 18, self.data)) // urgent pointer, options
     }
 
-    /// Whether IPv4 header and TCP checksum are right.
+    /// Whether it is a UDP datagram.
+    pub fn is_udp(&self) -> bool {
+        self.ip.proto == proto::UDP
+    }
+
+    /// Whether IPv4 header and transport checksum are right.
     pub fn checksums_ok(&self, slab: &Slab) -> bool {
         let bytes = slab.get(self.frame);
         let segment = bytes.get(self.ip.l4..self.ip.end).unwrap_or(&[]);
         let header = bytes.get(self.ip.l3..self.ip.l4).unwrap_or(&[]);
         (self.ip.version == Version::V6 || ipv4::checksum_ok(header))
-            && (pseudo(self.ip.addresses(bytes), proto::TCP, segment.len()) + Sum::of(segment)).is_valid()
+            && (pseudo(self.ip.addresses(bytes), self.ip.proto, segment.len()) + Sum::of(segment)).is_valid()
     }
 }
 
-/// Spreads flows so that those that differ seldom have to be compared.
-fn flow_hash(addresses: &[u8], tcp: &Tcp) -> u64 {
-    let ports = u64::from(tcp.src.get()) << 16 | u64::from(tcp.dst.get());
+/// Spreads flows so that those that differ seldom have to be compared. The ports come first in `transport`.
+fn flow_hash(addresses: &[u8], transport: &[u8]) -> u64 {
+    let ports = transport.first_chunk().map_or(0, |ports| u64::from(u32::from_ne_bytes(*ports)));
     let (words, _) = addresses.as_chunks::<8>();
     words.iter().fold(ports, |hash, word| hash.rotate_left(23) ^ u64::from_ne_bytes(*word))
 }
