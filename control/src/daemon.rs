@@ -26,6 +26,7 @@ use crate::logging::Vlog;
 use crate::reconcile::Reconciler;
 use crate::rundir::{MONITOR_IPSEC, OVSDB_SERVER, RunDir, VSWITCHD};
 use crate::shutdown::Shutdown;
+use crate::snooping::Snooping;
 use crate::spanning::Spanning;
 use crate::unixctl::coverage::{self, Coverage};
 use crate::unixctl::{Commands, commands, server};
@@ -284,6 +285,11 @@ impl Daemon {
     /// The BFD sessions.
     pub fn bfd(&self) -> Rc<Sessions> {
         self.ipsec.state().borrow().bfd.clone()
+    }
+
+    /// The tables of bridges with multicast snooping.
+    pub fn snooping(&self) -> Rc<Snooping> {
+        self.ipsec.state().borrow().snooping.clone()
     }
 
     /// Names and values of the drop counters.

@@ -24,6 +24,7 @@ pub mod attach;
 pub mod devices;
 pub mod ipsec;
 pub mod reconcile;
+pub mod snooping;
 pub mod spanning;
 pub mod status;
 

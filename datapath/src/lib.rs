@@ -25,6 +25,7 @@ pub mod txq;
 pub mod bridge;
 pub mod fdb;
 pub mod mirror;
+pub mod multicast;
 pub mod police;
 pub mod vlan;
 // 3. through a tunnel

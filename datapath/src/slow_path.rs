@@ -20,11 +20,13 @@ pub enum FrameKind {
     Bpdu,
     /// A BFD control packet (RFC 5881) to a session of its port.
     Bfd,
+    /// IGMP or MLD on a bridge with multicast snooping. A copy: the frame itself goes on.
+    Membership,
 }
 
 impl FrameKind {
     /// Every kind, in order.
-    pub const ALL: [FrameKind; 2] = [FrameKind::Bpdu, FrameKind::Bfd];
+    pub const ALL: [FrameKind; 3] = [FrameKind::Bpdu, FrameKind::Bfd, FrameKind::Membership];
 
     /// Frames a second of one port. A bridge sends ten BPDUs a second at most; several may be behind one port.
     const fn rate(self) -> u32 {
@@ -32,6 +34,16 @@ impl FrameKind {
             FrameKind::Bpdu => 100,
             // the shortest interval is a millisecond
             FrameKind::Bfd => 1500,
+            // every container behind one port answers a router's question within ten seconds
+            FrameKind::Membership => 1000,
+        }
+    }
+
+    /// Frames of one port that wait at most.
+    const fn room(self) -> u32 {
+        match self {
+            FrameKind::Bpdu | FrameKind::Bfd => 32,
+            FrameKind::Membership => 256,
         }
     }
 }
@@ -47,8 +59,6 @@ pub struct PuntedFrame {
 
 /// The longest frame that is passed up, in bytes.
 const LONGEST: usize = 2048;
-/// Frames of one port that wait at most.
-const PORT_ROOM: u32 = 32;
 /// Frames that wait to be sent by one worker at most: one for each of a good many ports, and some more.
 const INJECTED: usize = 8192;
 
@@ -86,7 +96,7 @@ impl Lift {
         if share.second != now {
             (share.second, share.taken) = (now, 0);
         }
-        if frame.len() > LONGEST || share.waiting >= PORT_ROOM || share.taken >= self.kind.rate() {
+        if frame.len() > LONGEST || share.waiting >= self.kind.room() || share.taken >= self.kind.rate() {
             return false;
         }
         share.waiting += 1;
@@ -146,11 +156,12 @@ mod tests {
     fn a_port_that_floods_leaves_the_others_theirs() {
         let lift = Lift::new(FrameKind::Bpdu).unwrap();
         let push = |port, now| (0..1000).filter(|_| lift.push(PortId(port), b"bpdu", now)).count();
-        assert_eq!((push(1, 7), push(2, 7)), (PORT_ROOM as usize, PORT_ROOM as usize));
-        assert_eq!(lift.take().len(), 2 * PORT_ROOM as usize);
+        let room = FrameKind::Bpdu.room() as usize;
+        assert_eq!((push(1, 7), push(2, 7)), (room, room));
+        assert_eq!(lift.take().len(), 2 * room);
         // room again, until the second's share is used up
         let rest = (0..10).map(|_| (push(1, 7), lift.take()).0).sum::<usize>();
-        assert_eq!(rest + PORT_ROOM as usize, FrameKind::Bpdu.rate() as usize);
+        assert_eq!(rest + room, FrameKind::Bpdu.rate() as usize);
         assert!(lift.push(PortId(2), b"bpdu", 7) && lift.push(PortId(1), b"bpdu", 8));
         assert!(!lift.push(PortId(3), &[0; LONGEST + 1], 8));
         let order: Vec<u16> = lift.take().into_iter().map(|frame| frame.port.0).collect();

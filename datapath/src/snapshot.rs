@@ -12,6 +12,7 @@ use crate::counters::{DropReason, PortCounters};
 use crate::esp::{InboundSa, OutboundSa};
 use crate::fdb::Fdb;
 use crate::mirror::{Mirror, PortSet};
+use crate::multicast::Groups as MulticastGroups;
 use crate::police::Policer;
 use crate::port::{DeviceRoad, LocalPort, RxRoad, Underlay};
 use crate::tunnel::{Demux, Tunnel, Way};
@@ -93,6 +94,8 @@ pub struct Bridge {
     pub mirrors: Vec<Mirror>,
     /// Ports that copies leave by and nothing else. They take nothing in.
     pub watchers: PortSet,
+    /// Multicast snooping: who hears what. None: frames to groups go to all ports.
+    pub groups: Option<Arc<MulticastGroups>>,
 }
 
 /// A port of a bridge.
@@ -195,6 +198,7 @@ impl Bridge {
             vlan_limit: VlanLimit::One,
             mirrors: Vec::new(),
             watchers: PortSet::default(),
+            groups: None,
         }
     }
 }

@@ -237,6 +237,16 @@ pub enum VlanLimit {
     Two,
 }
 
+impl VlanLimit {
+    /// As a number.
+    pub fn tags(self) -> usize {
+        match self {
+            VlanLimit::One => 1,
+            VlanLimit::Two => 2,
+        }
+    }
+}
+
 /// A frame inside the bridge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Inside {

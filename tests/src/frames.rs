@@ -39,9 +39,18 @@ pub fn frame(number: u32, dst: [u8; 6], src: [u8; 6], tags: &[[u8; 4]]) -> Vec<u
     bytes
 }
 
-/// The number of a frame, if it is a test's: it stands behind the first EtherType that is no tag's.
+/// A frame of any kind with a number behind all that it holds, where padding is.
+pub fn numbered(number: u32, mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.resize(bytes.len().max(60), 0);
+    bytes.extend(MINE);
+    bytes.extend(number.to_be_bytes());
+    bytes
+}
+
+/// The number of a frame, if it is a test's: it stands behind the first EtherType that is no tag's, or at its end.
 fn number(bytes: &[u8]) -> Option<u32> {
-    let at = (12..32).step_by(4).find(|at| bytes.get(*at..at + 2) == Some(&MINE))?;
+    let at = (12..32).step_by(4).find(|at| bytes.get(*at..at + 2) == Some(&MINE));
+    let at = at.or_else(|| bytes.len().checked_sub(6).filter(|at| bytes[*at..].starts_with(&MINE)))?;
     Some(u32::from_be_bytes(*bytes.get(at + 2..)?.first_chunk()?))
 }
 

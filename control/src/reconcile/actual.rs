@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use datapath::fdb::Fdb;
 use datapath::mirror::{Mirror, MirrorOutput, PortSet};
+use datapath::multicast::Groups;
 use datapath::port::esp_device::Inlet;
 use datapath::port::{DeviceRoad, RxRoad, Underlay};
 use datapath::snapshot::{Bridge, BridgeId, OfPort, PolicyId, Port, PortId, PortKind, Snapshot, StpState};
@@ -19,6 +20,7 @@ use super::rules::BridgeRules;
 use crate::bfd::Sessions;
 use crate::devices::member::Member;
 use crate::ipsec::sas::Sas;
+use crate::snooping::Snooping;
 
 /// The number of a bridge's own port.
 pub const OFPORT_LOCAL: OfPort = 65534;
@@ -40,6 +42,8 @@ pub struct State {
     pub inlet: Option<Arc<Inlet>>,
     /// BFD on ports.
     pub bfd: Rc<Sessions>,
+    /// Multicast snooping on bridges.
+    pub snooping: Rc<Snooping>,
 }
 
 /// A bridge that is there.
@@ -57,6 +61,8 @@ pub struct BridgeState {
     pub rules: BridgeRules,
     /// Who is given copies of what.
     pub mirrors: Vec<MirrorState>,
+    /// Multicast snooping: who hears what. None: it does not snoop.
+    pub groups: Option<Arc<Groups>>,
     /// Ports that work, by interface name.
     pub ports: BTreeMap<String, PortState>,
     /// Interfaces that do not, and why.
@@ -165,6 +171,7 @@ impl State {
                 vlan_limit: bridge.rules.vlan_limit,
                 mirrors,
                 watchers,
+                groups: bridge.groups.clone(),
                 ..Bridge::new(name, bridge.fdb.clone())
             };
             put(&mut snapshot.bridges, bridge.id.0, Arc::new(seen));
@@ -200,6 +207,7 @@ impl BridgeState {
             spanning: false,
             rules,
             mirrors,
+            groups: None,
             ports,
             failed,
             next_ofport: 1,

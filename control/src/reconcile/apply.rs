@@ -52,12 +52,14 @@ impl Reconciler {
         }
         for (fdb, id) in std::mem::take(&mut self.redirected) {
             fdb.flush_port(id);
+            self.snooping().forget(id);
         }
         if self.leaving.is_empty() && self.leaving_bridges.is_empty() {
             return true;
         }
         for PortState { port, attachment, fdb, .. } in std::mem::take(&mut self.leaving) {
             fdb.flush_port(port.id);
+            self.snooping().forget(port.id);
             self.port_ids.give_back(port.id.0);
             if let Attachment::Member(member) = attachment
                 && let Err(e) = member.remove(&self.netlink).await

@@ -51,6 +51,7 @@ use crate::devices::path::Paths;
 use crate::ipsec::Ipsec;
 use crate::openflow::{self, OpenFlow};
 use crate::rundir::RunDir;
+use crate::snooping::Snooping;
 use crate::spanning::Spanning;
 use crate::status;
 use actual::{Ids, PortState, State};
@@ -173,6 +174,10 @@ impl Reconciler {
         self.state.clone()
     }
 
+    fn snooping(&self) -> Rc<Snooping> {
+        self.state.borrow().snooping.clone()
+    }
+
     /// Runs until `stop` is done; then undoes what was made and keeps the configuration. `changed` tells of new rows.
     pub async fn run(mut self, db: &RefCell<Server>, changed: &Notify, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
@@ -183,6 +188,7 @@ impl Reconciler {
         let keeping_trees = tokio::task::spawn_local(spanning.clone().run());
         let bfd = self.state.borrow().bfd.clone();
         let keeping = tokio::task::spawn_local(bfd.clone().run(self.datapath.clone()));
+        let snooping = tokio::task::spawn_local(self.snooping().run(self.datapath.clone(), self.state()));
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut unseen = None::<Change>;
@@ -213,6 +219,7 @@ impl Reconciler {
             }
         }
         keeping.abort();
+        snooping.abort();
         // While the sockets are still there
         ipsec.end();
         let _ = protecting.await;
@@ -247,6 +254,7 @@ impl Reconciler {
         self.settle().await;
         self.make(&wanted, &plan).await;
         self.dirty |= self.spanning.follow(&self.links, &self.identity);
+        self.dirty |= self.snooping().follow(&wanted, &mut self.state.borrow_mut());
         let in_force = self.settle().await;
         self.openflow.iter_mut().for_each(OpenFlow::follow);
         self.follow_trains(&wanted).await;

@@ -11,6 +11,7 @@ use super::options;
 use super::protection::{self, HostSettings, Protection};
 use super::rules::{BridgeRules, PortRules};
 use crate::devices::parse_mac;
+use crate::snooping::wishes::Wish;
 
 /// Seconds after which an address is forgotten, and the range that `mac-aging-time` is held to.
 const MAX_AGE: (u32, u32, u32) = (15, 300, 3600);
@@ -45,6 +46,8 @@ pub struct WantedBridge {
     pub rules: BridgeRules,
     /// Its mirrors.
     pub mirrors: Vec<WantedMirror>,
+    /// Multicast snooping, if it shall snoop.
+    pub snooping: Option<Wish>,
     /// `other_config:hwaddr`.
     pub mac: Option<[u8; 6]>,
     /// `other_config:datapath-id`.
@@ -159,6 +162,7 @@ impl Wanted {
             forward_bpdu: config("forward-bpdu") == Some("true"),
             rules: BridgeRules::read(db, row),
             mirrors: mirrors::read(db, row, &mut self.warnings),
+            snooping: Wish::read(db, row),
             mac,
             datapath_id: config("datapath-id").map(str::to_owned),
             controllers: row.refs("controller"),
@@ -341,7 +345,6 @@ impl Wanted {
             ));
         }
         for (set, feature) in [
-            (row.bool("mcast_snooping_enable"), "multicast snooping (mcast_snooping_enable)"),
             (!row.refs("controller").is_empty(), "OpenFlow (controller)"),
             (row.opt_str("fail_mode") == Some("secure"), "OpenFlow (fail_mode=secure)"),
             (!row.refs("netflow").is_empty(), "NetFlow (netflow)"),

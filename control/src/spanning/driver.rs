@@ -85,6 +85,9 @@ impl Spanning {
                 Action::Flush(key) => {
                     let fdb = self.state.borrow().bridges.get(&bridge).map(|b| b.fdb.clone());
                     fdb.into_iter().for_each(|fdb| fdb.flush_learned(PortId(key)));
+                    // hosts are asked again, and until then unknown groups go to all
+                    let snooping = self.state.borrow().snooping.clone();
+                    snooping.flush(Some(&bridge));
                 }
                 Action::Transmit(key, bpdu) => self.transmit(&bridge, key, &bpdu),
                 Action::State(..) => {}

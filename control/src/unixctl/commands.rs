@@ -6,6 +6,7 @@ mod fdb;
 pub mod ipsec;
 mod ports;
 mod routes;
+mod snooping;
 mod spanning;
 mod trace;
 
@@ -52,7 +53,6 @@ pub fn vswitchd() -> Commands<Daemon> {
         }),
         Command::new("fdb/stats-clear", "[bridge]", 0..=1, look(fdb::stats_clear)),
         Command::new("fdb/stats-show", "bridge", 1..=1, look(fdb::stats_show)),
-        Command::new("mdb/show", "bridge", 1..=1, look(mdb_show)),
         Command::new("memory/show", "", 0..=0, memory_show),
         Command::new("ofproto/list", "", 0..=0, look(|s, _| ports::list(s))),
         Command::new("ofproto/list-tunnels", "", 0..=0, look(|s, _| ports::list_tunnels(s))),
@@ -76,6 +76,7 @@ pub fn vswitchd() -> Commands<Daemon> {
         .chain(ipsec::commands())
         .chain(spanning::commands())
         .chain(bfd::commands())
+        .chain(snooping::commands())
         .chain(absent::commands());
     Commands::new(all)
 }
@@ -160,11 +161,6 @@ fn dump_flows(snapshot: &Snapshot, args: Args<'_>) -> Reply {
     let name = args.last().cloned().unwrap_or_default();
     bridge(snapshot, &[name])?;
     Ok(String::new())
-}
-
-fn mdb_show(snapshot: &Snapshot, args: Args<'_>) -> Reply {
-    bridge(snapshot, args)?;
-    Err("multicast snooping is disabled".into())
 }
 
 /// Every bridge, by name.

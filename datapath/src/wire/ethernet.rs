@@ -35,6 +35,8 @@ pub const DOT1AD: u16 = 0x88a8;
 /// EtherType of "Transparent Ethernet Bridging": what GRE calls an Ethernet frame.
 pub const TEB: u16 = 0x6558;
 
+/// Everybody.
+pub const BROADCAST: Mac = [0xff; 6];
 /// The bridge group address: where BPDUs go (IEEE 802.1D-2004 table 7-10).
 pub const BRIDGE_GROUP: Mac = [0x01, 0x80, 0xc2, 0x00, 0x00, 0x00];
 

@@ -19,6 +19,7 @@ pub mod gre;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
+pub mod membership;
 pub mod natt;
 pub mod parse;
 pub mod sctp;
@@ -32,6 +33,7 @@ pub use parse::{Ip, Link, Parsed, Version, parse};
 pub mod proto {
     #![allow(missing_docs)]
     pub const ICMP: u8 = 1;
+    pub const IGMP: u8 = 2;
     pub const IPV4: u8 = 4;
     pub const TCP: u8 = 6;
     pub const UDP: u8 = 17;

@@ -8,6 +8,7 @@ use super::output::Leaving;
 use super::{Worker, refused, retag};
 use crate::bridge::{self, Verdict};
 use crate::counters::{DropReason, bump};
+use crate::multicast::{Audience, Groups};
 use crate::offload::{Fit, MAX_ANSWER, too_big};
 use crate::port::{RxPacket, RxRoad};
 use crate::slab::Piece;
@@ -40,6 +41,8 @@ pub(super) struct Crossing<'a> {
     /// As it came in.
     pub(super) frame: Passing,
     pub(super) inside: Inside,
+    /// Whom it is for, where it is flooded.
+    pub(super) audience: Audience<'a>,
     pub(super) now: u32,
 }
 
@@ -52,6 +55,7 @@ impl Crossing<'_> {
     /// Whether it may leave by `port`.
     pub(super) fn leaves_by(&self, port: &Port) -> bool {
         port.stp == StpState::Forwarding
+            && self.audience.has(port.id)
             && !self.from.groups.meet(port.groups)
             && vlan::egress(port.vlan.as_deref(), &self.inside).is_some()
     }
@@ -171,7 +175,13 @@ impl Worker {
                 {
                     verdict = Verdict::Discard(why);
                 }
-                let crossing = |inside| Crossing { snapshot, from: port, frame, inside, now };
+                let audience = match (verdict, &bridge.groups) {
+                    (Verdict::Flood, Some(groups)) if ethernet::is_group(link.dst) => {
+                        self.audience(groups, bridge, port, frame, link, inside)
+                    }
+                    _ => Audience::All,
+                };
+                let crossing = |inside| Crossing { snapshot, from: port, frame, inside, audience, now };
                 if !bridge.mirrors.is_empty()
                     && let Some(inside) = inside
                 {
@@ -204,6 +214,26 @@ impl Worker {
             bump(&port.counters.cell(self.index).rx_dropped, 1);
             self.drops().add(DropReason::BfdFull, 1);
         }
+    }
+
+    /// Whom a frame to a group is for, where multicast is snooped. Control gets a copy of what tells.
+    #[inline(never)]
+    fn audience<'a>(
+        &self,
+        groups: &'a Groups,
+        bridge: &Bridge,
+        port: &Port,
+        frame: Passing,
+        link: &Link,
+        inside: Option<Inside>,
+    ) -> Audience<'a> {
+        let Some(inside) = inside else { return Audience::All };
+        let bytes = self.slab.get(frame.data);
+        let told = groups.look(bytes, link, bridge.vlan_limit.tags(), inside.vid);
+        if told.membership && !self.shared.lift(FrameKind::Membership, port.id, bytes) {
+            self.drops().add(DropReason::MembershipFull, 1);
+        }
+        told.audience
     }
 
     pub(super) fn decide(
@@ -259,7 +289,8 @@ impl Worker {
     /// Sends a frame to every port of its VLAN but the one that it came in by, and those that are kept apart from that.
     fn flood(&mut self, crossing: &Crossing<'_>, bridge: &Bridge) {
         self.copies.clear();
-        for &to in bridge.flood.iter().filter(|&&to| to != crossing.from.id) {
+        let audience = crossing.audience;
+        for &to in bridge.flood.iter().filter(|&&to| to != crossing.from.id && audience.has(to)) {
             let Some(port) = crossing.snapshot.port(to) else {
                 self.drops().add(DropReason::NoBridge, 1);
                 continue;

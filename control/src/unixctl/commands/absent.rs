@@ -5,7 +5,7 @@ use super::ports::DATAPATH;
 use crate::unixctl::Command;
 
 /// Name, usage, what is said without a name, what is said of any name if that is something else.
-const ABSENT: [(&str, &str, &str, &str); 14] = [
+const ABSENT: [(&str, &str, &str, &str); 13] = [
     ("autoattach/show-isid", "[bridge]", "", ""),
     ("autoattach/statistics", "[bridge]", "", ""),
     ("autoattach/status", "[bridge]", "", ""),
@@ -17,7 +17,6 @@ const ABSENT: [(&str, &str, &str, &str); 14] = [
     ("dpctl/dump-flows", "[-m] [--names] [dp]", "", UNKNOWN_DATAPATH),
     ("lacp/show", "[port]", "", "no such lacp object"),
     ("lacp/show-stats", "[port]", "", "no such lacp object"),
-    ("mdb/flush", "[bridge]", "table successfully flushed\n", "multicast snooping is disabled"),
     ("revalidator/purge", "", "", ""),
     ("revalidator/wait", "", "", ""),
 ];

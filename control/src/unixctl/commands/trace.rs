@@ -7,8 +7,10 @@ use std::fmt::Write;
 
 use datapath::bridge::{self, Verdict};
 use datapath::counters::DropReason;
+use datapath::multicast::Audience;
 use datapath::snapshot::{Bridge, Port, PortId, PortKind, Snapshot, StpState};
 use datapath::vlan::{self, Tags};
+use datapath::wire::ethernet;
 use datapath::wire::parse::Link;
 
 use super::{Args, Reply, bridges, fdb, ports, ports_of};
@@ -133,8 +135,13 @@ fn decided<'a>(
     };
     let to: Vec<PortId> = match verdict {
         Verdict::Flood => {
-            lines.push("-> no learned MAC for destination, flooding".into());
-            bridge.flood.iter().copied().filter(|to| *to != from.id && reaches(*to).is_some()).collect()
+            let audience = audience(bridge, &frame, &link, vlan);
+            lines.push(match audience {
+                Audience::All => "-> no learned MAC for destination, flooding".into(),
+                Audience::Some(_) => "-> forwarding to mcast group, router and flood ports".into(),
+            });
+            let heard = |to: &PortId| *to != from.id && audience.has(*to) && reaches(*to).is_some();
+            bridge.flood.iter().copied().filter(heard).collect()
         }
         Verdict::Unicast(port) if reaches(port).is_none() => {
             lines.push(">> learned port does not forward, is kept apart or not in the VLAN, dropping".into());
@@ -155,6 +162,12 @@ fn decided<'a>(
     };
     let outputs = to.into_iter().filter_map(|id| output(snapshot, id, &mut lines)).collect();
     Told { lines, outputs }
+}
+
+/// Whom a frame that would be flooded is for.
+fn audience<'a>(bridge: &'a Bridge, frame: &[u8], link: &Link, vlan: u16) -> Audience<'a> {
+    let groups = bridge.groups.as_ref().filter(|_| ethernet::is_group(link.dst));
+    groups.map_or(Audience::All, |groups| groups.look(frame, link, bridge.vlan_limit.tags(), vlan).audience)
 }
 
 /// A port that a frame leaves by, with what is to be said of it.

@@ -320,3 +320,45 @@ fn ports_of_a_group_are_kept_apart() {
     s.dropped(DropReason::Apart, 1);
     assert!(s.ends.iter().all(|end| end.recv().is_none()));
 }
+
+#[test]
+fn groups_go_to_those_who_hear_them() {
+    let s = Switch::new(4, 1);
+    let set = |port| [PortId(port)].into_iter().collect::<crate::mirror::PortSet>();
+    let joined = std::net::Ipv4Addr::new(239, 0, 0, 1).to_ipv6_mapped();
+    let groups = crate::multicast::Groups {
+        members: [((0, joined), set(1))].into_iter().collect(),
+        routers: [(0, set(2))].into_iter().collect(),
+        flood_unregistered: true,
+        ..Default::default()
+    };
+    // a mirror sees what leaves by port 1, and of groups only what does
+    let (bridge, counters) = mirror(&s, MirrorOutput::Port(PortId(3)), |mirror| {
+        mirror.sources = Default::default();
+        mirror.destinations = set(1);
+    });
+    s.put_in(&s.ports, EVERYBODY, Bridge { groups: Some(Arc::new(groups)), ..bridge });
+    let to = |group: [u8; 4], proto, payload: &[u8]| {
+        let mut bytes = Vec::new();
+        let builder = etherparse::PacketBuilder::ethernet2(A, [1, 0, 0x5e, 0, 0, 1]);
+        let ip = builder.ipv4([10, 0, 0, 1], group, 1);
+        ip.write(&mut bytes, etherparse::IpNumber(proto), payload).unwrap();
+        bytes
+    };
+    // the same Ethernet header each time
+    let (data, other) = (to([239, 0, 0, 1], 17, &[0; 8]), to([239, 128, 0, 1], 17, &[0; 8]));
+    let report = to([239, 0, 0, 1], 2, &[0x16, 0, 0xf9, 0xfd, 239, 0, 0, 1]);
+    for bytes in [&data, &other, &report, &data] {
+        s.ends[0].send(VnetHdr::default(), bytes);
+    }
+    for bytes in [&data, &other, &data] {
+        assert_eq!((s.heard(1), s.heard(3)), (bytes.clone(), bytes.clone()));
+    }
+    for bytes in [&data, &other, &report, &data] {
+        assert_eq!(s.heard(2), *bytes);
+    }
+    assert!(s.silent());
+    assert_eq!(counters.sum().tx_packets, 3);
+    let told = s.datapath.frames(crate::slow_path::FrameKind::Membership);
+    assert_eq!(told.iter().map(|f| (f.port, &f.bytes)).collect::<Vec<_>>(), [(PortId(0), &report)]);
+}
