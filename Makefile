@@ -6,14 +6,19 @@ all:
 	cargo build --release
 
 PREFIX ?= /usr/local
+COMPLETIONS_ZSH = $(PREFIX)/share/zsh/site-functions
+COMPLETIONS_FISH = $(PREFIX)/share/fish/vendor_completions.d
 
-# The binary, its systemd unit, manual page and completions
+# The binary, its systemd unit, manual pages and completions
 install: all
 	install -D -m 755 $(wildcard target/*/release/underpass) $(DESTDIR)$(PREFIX)/sbin/underpass
 	install -d $(DESTDIR)/etc/systemd/system
 	sed 's:/usr/local:$(PREFIX):' dist/underpass.service > $(DESTDIR)/etc/systemd/system/underpass.service
-	install -D -m 644 dist/man/underpass.8 $(DESTDIR)$(PREFIX)/share/man/man8/underpass.8
+	install -d $(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)$(COMPLETIONS_ZSH) $(DESTDIR)$(COMPLETIONS_FISH)
+	$(DESTDIR)$(PREFIX)/sbin/underpass manual $(DESTDIR)$(PREFIX)/share/man/man8
 	install -D -m 644 dist/completions/underpass $(DESTDIR)$(PREFIX)/share/bash-completion/completions/underpass
+	$(DESTDIR)$(PREFIX)/sbin/underpass completions zsh > $(DESTDIR)$(COMPLETIONS_ZSH)/_underpass
+	$(DESTDIR)$(PREFIX)/sbin/underpass completions fish > $(DESTDIR)$(COMPLETIONS_FISH)/underpass.fish
 
 # The names of Open vSwitch's tools as well, on a host that has none of them
 install-names: install

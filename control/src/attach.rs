@@ -309,6 +309,11 @@ fn remembered(db: &Database) -> BTreeMap<String, Taken> {
     records.collect()
 }
 
+/// The addresses, in CIDR notation, that bridges have for devices: whoever ends gives them back.
+pub fn taken_addresses(db: &Database) -> BTreeSet<String> {
+    remembered(db).into_values().flat_map(|taken| taken.addresses).collect()
+}
+
 /// Writes down, durably, what was taken from `device`; None: nothing any more. False: it could not be written.
 fn remember(db: &RefCell<Server>, device: &str, record: Option<&Taken>) -> bool {
     let key = format!("{KEY}{device}");

@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -42,11 +43,39 @@ pub enum Command {
     Attach(Attach),
     /// Undo `attach`: give DEVICE its addresses back and take it out of the bridge
     Detach(Detach),
+    /// Say what would become of Open vSwitch's configuration, take over from it, or go back to it
+    ///
+    /// Without an option it reads the database of the Open vSwitch that runs in the run directory, and prints for each bridge
+    /// and port whether it will work, by the same rules by which the switch itself refuses rows. Nothing is changed. The exit
+    /// status is 0 if all will work, and 2 if something will not.
+    ///
+    /// With --take-over it then ends ovsdb-server, copies conf.db to conf.db.openvswitch-DATE, ends ovs-vswitchd and
+    /// ovs-monitor-ipsec, by systemd where that runs them, and starts Underpass with the same database and run directory: as
+    /// underpass.service where Open vSwitch was a service in the usual places, else in the background. Addresses, routes and
+    /// kernel settings of the bridges and internal ports, which are in no database, are put back on the new devices, and their
+    /// Ethernet addresses are made to last (other_config:hwaddr of a bridge, mac of an interface). It waits until all that
+    /// worked before works again, and prints how long tunnels were down. If anything fails, Open vSwitch is started again,
+    /// with its database as it was.
+    ///
+    /// With --back it ends Underpass, keeps a copy of its database as conf.db.underpass-DATE, and starts Open vSwitch as it
+    /// was started before, with what has been configured meanwhile or, with --saved, with what it had.
+    Migrate(Migrate),
     /// Make keys and certificates for protected tunnels
     #[command(subcommand)]
     Pki(crate::pki::Command),
     /// Write the keys of live IPsec SAs to files, to read captures with
     Keys(Keys),
+    /// Print what makes a shell complete this program's commands and options
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write a manual page for each command
+    #[command(hide = true)]
+    Manual {
+        /// Where to
+        directory: PathBuf,
+    },
     /// Configure a running switch; also what the name ovs-vsctl means
     #[command(disable_help_flag = true)]
     Vsctl(Rest),
@@ -180,6 +209,36 @@ pub struct Attach {
     pub bridge: String,
 }
 
+/// Options of `migrate`.
+#[derive(Debug, Args)]
+pub struct Migrate {
+    /// Take over: end Open vSwitch, start Underpass, put addresses and routes back
+    #[arg(long)]
+    pub take_over: bool,
+    /// Take over although not all will work, and stay although a port does not come up
+    #[arg(long, requires = "take_over")]
+    pub force: bool,
+    /// Go back to Open vSwitch, with the configuration as it is by now
+    #[arg(long, conflicts_with = "take_over")]
+    pub back: bool,
+    /// Go back with the configuration of before instead
+    #[arg(long, requires = "back", conflicts_with = "take_over")]
+    pub saved: bool,
+    /// How long tunnels may take to come up before it goes back by itself
+    #[arg(long, value_name = "SECONDS", default_value = "10")]
+    pub wait: u64,
+    /// The database [default: the one that ovsdb-server has; to go back, $OVS_DBDIR/conf.db or /etc/openvswitch/conf.db]
+    #[arg(long, value_name = "FILE")]
+    pub db: Option<PathBuf>,
+}
+
+impl Migrate {
+    /// How long tunnels may take.
+    pub fn patience(&self) -> Duration {
+        Duration::from_secs(self.wait)
+    }
+}
+
 /// Options of `keys`.
 #[derive(Debug, Args)]
 pub struct Keys {
@@ -272,8 +331,12 @@ pub fn take_rundir(args: &mut Vec<OsString>) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::help;
     use crate::logging::{Destination, Level};
+    use clap_complete::Shell;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
         Cli::try_parse_from(normalise(line.split(' ').map(OsString::from).collect()))
@@ -295,7 +358,7 @@ mod tests {
             for option in command.get_opts().chain(command.get_arguments()).filter(|o| !o.is_hide_set()) {
                 option.get_long().into_iter().for_each(|long| check(&format!("--{long}")));
             }
-            for sub in command.get_subcommands() {
+            for sub in command.get_subcommands().filter(|c| !c.is_hide_set()) {
                 check(sub.get_name());
                 each(sub, check);
             }
@@ -305,6 +368,39 @@ mod tests {
             assert!(completions.contains(word), "dist/completions/underpass does not know {word}");
         };
         each(&Cli::command(), &check);
+
+        for command in Cli::command().get_subcommands().filter(|c| !c.is_hide_set()) {
+            let reference = format!("underpass-{}", command.get_name());
+            assert!(manual.contains(&reference), "dist/man/underpass.8 does not refer to {reference}");
+        }
+    }
+
+    /// The same of what is made by program.
+    #[test]
+    fn pages_and_other_completions_are_whole() {
+        use clap::CommandFactory;
+        let pages: BTreeMap<String, Vec<u8>> = help::pages().unwrap().into_iter().collect();
+        let scripts = [Shell::Zsh, Shell::Fish].map(|s| String::from_utf8(help::completions(s)).unwrap());
+        fn each(command: &clap::Command, name: &str, check: &dyn Fn(&str, &str)) {
+            for long in command.get_opts().filter(|o| !o.is_hide_set()).filter_map(|o| o.get_long()) {
+                check(name, long);
+            }
+            for sub in command.get_subcommands().filter(|c| !c.is_hide_set()) {
+                check(name, sub.get_name());
+                each(sub, &format!("{name}-{}", sub.get_name()), check);
+            }
+        }
+        each(&Cli::command(), "underpass", &|name, word| {
+            for script in &scripts {
+                assert!(script.contains(word), "completions do not know {word}");
+            }
+            if let Some(command) = name.strip_prefix("underpass-") {
+                let page = pages.get(&format!("{name}.8"));
+                let page = page.unwrap_or_else(|| panic!("there is no page of {command}"));
+                let page = String::from_utf8_lossy(page).replace("\\-", "-");
+                assert!(page.contains(word), "{name}.8 does not know {word}");
+            }
+        });
     }
 
     /// What ovs-ctl(8) runs.
@@ -360,6 +456,21 @@ mod tests {
         );
         assert!(get("underpass up docker0 --remote 10.0.0.x").unwrap_err().contains("10.0.0.x"));
         assert!(get("underpass up docker0").is_err());
+    }
+
+    #[test]
+    fn migrate() {
+        let get = |line: &str| match parse(line).map(|c| c.command) {
+            Ok(Command::Migrate(m)) => Ok((m.take_over, m.back, m.patience().as_secs())),
+            Ok(other) => panic!("{other:?}"),
+            Err(e) => Err(e.to_string()),
+        };
+        assert_eq!(get("underpass migrate"), Ok((false, false, 10)));
+        assert_eq!(get("underpass migrate --take-over --force --wait 3"), Ok((true, false, 3)));
+        assert_eq!(get("underpass migrate --back --saved"), Ok((false, true, 10)));
+        for bad in ["--take-over --back", "--force", "--saved", "--take-over --saved", "--wait soon"] {
+            assert!(get(&format!("underpass migrate {bad}")).is_err(), "{bad}");
+        }
     }
 
     #[test]

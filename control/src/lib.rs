@@ -34,6 +34,8 @@ pub mod unixctl;
 
 // the command line
 pub mod appctl;
+pub mod help;
 pub mod keys;
+pub mod migrate;
 pub mod pki;
 pub mod vsctl;

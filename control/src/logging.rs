@@ -5,7 +5,7 @@
 
 mod level;
 mod limit;
-mod pattern;
+pub(crate) mod pattern;
 
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};

@@ -13,6 +13,7 @@ use clap::Parser;
 use control::cli::{self, Attach, Cli, Command, Detach, Rest, Tuning, Vswitchd};
 use control::daemon::{self, Config, Daemon, Stages};
 use control::detach::{self, Background};
+use control::help;
 use control::keys;
 use control::logging::{Destination, Level, Spec, Vlog};
 use control::pidfile;
@@ -22,7 +23,7 @@ use control::rundir::{self, RunDir};
 use control::shutdown::Shutdown;
 use control::up::{self, Up};
 use control::vsctl;
-use control::{appctl, attach};
+use control::{appctl, attach, migrate};
 
 fn main() -> ExitCode {
     let argv: Vec<OsString> = std::env::args_os().collect();
@@ -41,6 +42,18 @@ fn run(cli: Cli, argv: &[OsString]) -> anyhow::Result<ExitCode> {
         Command::Appctl(rest) => Ok(tool(appctl::main, rest, cli.rundir)),
         Command::Attach(options) => attach(&options, cli.rundir),
         Command::Detach(options) => detach(options, cli.rundir),
+        Command::Migrate(options) => {
+            migrate::run(&options, RunDir::new(cli.rundir.unwrap_or_else(rundir::default_rundir))?)
+        }
+        Command::Completions { shell } => {
+            std::io::stdout().write_all(&help::completions(shell))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Manual { directory } => {
+            help::write_pages(&directory)
+                .with_context(|| format!("cannot write to {}", directory.display()))?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Pki(command) => {
             std::io::stdout().write_all(pki::run(&command)?.as_bytes())?;
             Ok(ExitCode::SUCCESS)

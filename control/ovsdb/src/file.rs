@@ -138,34 +138,65 @@ fn create(path: PathBuf, lock: File, schema: Schema) -> Result<(Database, FileJo
     }
 }
 
-fn load(path: PathBuf, lock: File, ours: Schema, bytes: &[u8]) -> Result<(Database, FileJournal), OpenError> {
+/// What stands in the file at `path`, which may be in use, and is neither locked nor changed: the database, and the version
+/// of the schema that the file has. What was being written to it at that moment is left out.
+pub fn read(path: &Path, schema: Schema) -> Result<(Database, String), OpenError> {
+    let path = path.to_owned();
+    match fs::read(&path) {
+        Ok(bytes) => decode(&path, schema, &bytes).map(|read| (read.db, read.theirs.version)),
+        Err(source) => Err(OpenError::Io { what: "read", path, source }),
+    }
+}
+
+/// A file's content.
+struct Content {
+    db: Database,
+    /// The schema in the file.
+    theirs: Schema,
+    /// Length of the intact records, in bytes, and what is wrong with what follows.
+    intact: usize,
+    damage: Option<&'static str>,
+    /// Where the records after the snapshot begin.
+    base: usize,
+}
+
+fn decode(path: &Path, ours: Schema, bytes: &[u8]) -> Result<Content, OpenError> {
+    let path = || path.to_owned();
     let Contents { records, intact, damage } = match log::decode(bytes) {
         Ok(contents) => contents,
-        Err(damage) => return Err(OpenError::Damaged { path, damage }),
+        Err(damage) => return Err(OpenError::Damaged { path: path(), damage }),
     };
     let Some((first, transactions)) = records.split_first() else {
         let clustered = bytes.starts_with(b"OVSDB CLUSTER ");
-        return Err(if clustered { OpenError::Clustered { path } } else { OpenError::NotADatabase { path } });
+        return Err(match clustered {
+            true => OpenError::Clustered { path: path() },
+            false => OpenError::NotADatabase { path: path() },
+        });
     };
     let theirs = match Schema::from_json(&first.json) {
         Ok(schema) => schema,
-        Err(error) => return Err(OpenError::Unusable { path, offset: first.offset, error }),
+        Err(error) => return Err(OpenError::Unusable { path: path(), offset: first.offset, error }),
     };
     if theirs.name != ours.name {
-        return Err(OpenError::WrongDatabase { path, name: theirs.name, expected: ours.name });
+        return Err(OpenError::WrongDatabase { path: path(), name: theirs.name, expected: ours.name });
     }
     let mut db = Database::new(ours.merged_with(&theirs));
     let mut base = intact;
     for (number, record) in transactions.iter().enumerate() {
         match record::decode(&db, &record.json) {
             Ok(changes) => db.apply(&changes),
-            Err(error) => return Err(OpenError::Unusable { path, offset: record.offset, error }),
+            Err(error) => return Err(OpenError::Unusable { path: path(), offset: record.offset, error }),
         }
         if number == 1 {
             // As in ovsdb-server, the first transaction counts as the snapshot.
             base = record.offset;
         }
     }
+    Ok(Content { db, theirs, intact, damage, base })
+}
+
+fn load(path: PathBuf, lock: File, ours: Schema, bytes: &[u8]) -> Result<(Database, FileJournal), OpenError> {
+    let Content { db, theirs, intact, damage, base } = decode(&path, ours, bytes)?;
     let io_error = |what| {
         let path = path.clone();
         move |source| OpenError::Io { what, path, source }

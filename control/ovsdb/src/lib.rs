@@ -30,7 +30,7 @@ mod value;
 
 pub use database::Database;
 pub use error::{Error, Tag};
-pub use file::{FileJournal, OpenError, lock_path, open};
+pub use file::{FileJournal, OpenError, lock_path, open, read};
 pub use framing::{FramingError, MAX_DEPTH, MAX_MESSAGE};
 pub use journal::{Journal, NoJournal};
 pub use row::Row;

@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use futures_util::{FutureExt, Stream, StreamExt, TryStreamExt};
 use netlink_packet_core::NetlinkPayload;
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressMessage, AddressScope, CacheInfo,
+};
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
@@ -56,6 +58,8 @@ pub struct Link {
     pub kind: String,
     /// Index of the bridge or bond that it belongs to; 0: none.
     pub master: u32,
+    /// Index of the device that it is made on, or of its peer (IFLA_LINK); 0: none.
+    pub below: u32,
     /// Ethernet address; zero when it has none of six bytes.
     pub mac: [u8; 6],
     /// In bytes.
@@ -141,6 +145,28 @@ impl std::str::FromStr for Address {
         let prefix: u8 = prefix.parse().map_err(|_| bad())?;
         let most = if ip.is_ipv4() { 32 } else { 128 };
         if prefix > most { Err(bad()) } else { Ok(Address { ip, prefix }) }
+    }
+}
+
+/// An address, and for how long a link has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Lease {
+    /// It.
+    #[serde(with = "as_text")]
+    pub address: Address,
+    /// Seconds for which it is preferred, and for which it is valid; None: for ever.
+    pub seconds: Option<(u32, u32)>,
+}
+
+mod as_text {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(address: &super::Address, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(address)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<super::Address, D::Error> {
+        String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -245,9 +271,30 @@ impl Netlink {
         Ok(found)
     }
 
+    /// The same with those that expire, as far as it was not the kernel that made them of what routers say.
+    pub async fn leases(&self, index: u32) -> io::Result<Vec<Lease>> {
+        let mut request = self.handle.address().get().set_link_index_filter(index).execute();
+        let mut found = Vec::new();
+        while let Some(message) = request.try_next().await.map_err(kernel_error)? {
+            found.extend(lease(&message));
+        }
+        Ok(found)
+    }
+
     /// Adds an address. No error when the link has it already.
     pub async fn add_address(&self, index: u32, address: Address) -> io::Result<()> {
+        self.add_lease(index, &Lease { address, seconds: None }).await
+    }
+
+    /// The same for some time only.
+    pub async fn add_lease(&self, index: u32, lease: &Lease) -> io::Result<()> {
+        let address = lease.address;
         let mut request = self.handle.address().add(index, address.ip, address.prefix);
+        if let Some((preferred, valid)) = lease.seconds {
+            let mut until = CacheInfo::default();
+            (until.ifa_preferred, until.ifa_valid) = (preferred, valid);
+            request.message_mut().attributes.push(AddressAttribute::CacheInfo(until));
+        }
         if address.ip.is_ipv6() {
             // Usable at once: duplicate detection would leave it unusable for a second, and the address only moves
             request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
@@ -536,6 +583,7 @@ fn link(message: LinkMessage) -> Link {
             LinkAttribute::Address(mac) => link.mac = mac.try_into().unwrap_or_default(),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Controller(master) => link.master = master,
+            LinkAttribute::Link(below) => link.below = below,
             LinkAttribute::CarrierChanges(n) => link.carrier_changes = n,
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
@@ -584,21 +632,28 @@ fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
 }
 
 fn address(message: &AddressMessage) -> Option<Address> {
+    lease(message).filter(|lease| lease.seconds.is_none()).map(|lease| lease.address)
+}
+
+fn lease(message: &AddressMessage) -> Option<Lease> {
     if message.header.scope == AddressScope::Link {
         return None;
     }
-    let (mut local, mut peer, mut permanent) = (None, None, true);
+    let (mut local, mut peer, mut permanent, mut seconds) = (None, None, true, (0, 0));
     for attribute in &message.attributes {
         match attribute {
             AddressAttribute::Local(ip) => local = Some(*ip),
             AddressAttribute::Address(ip) => peer = Some(*ip),
             AddressAttribute::Flags(flags) => permanent = flags.contains(AddressFlags::Permanent),
+            AddressAttribute::CacheInfo(until) => seconds = (until.ifa_preferred, until.ifa_valid),
             _ => {}
         }
     }
     // IPv6 has the address itself in IFA_ADDRESS
-    let ip = local.or(peer)?;
-    permanent.then_some(Address { ip, prefix: message.header.prefix_len })
+    let address = Address { ip: local.or(peer)?, prefix: message.header.prefix_len };
+    // The kernel's own of IPv6 expire and come again by themselves
+    let someones = permanent || address.ip.is_ipv4();
+    someones.then_some(Lease { address, seconds: (!permanent).then_some(seconds) })
 }
 
 fn family(ip: IpAddr) -> AddressFamily {

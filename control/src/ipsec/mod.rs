@@ -7,7 +7,7 @@
 //!
 //! Fail closed: a pair is there before any tunnel that refers to it, and without an SA it sends and takes nothing.
 
-mod credentials;
+pub(crate) mod credentials;
 mod driver;
 mod files;
 pub mod keys;

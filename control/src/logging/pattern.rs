@@ -90,7 +90,7 @@ const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// The part of strftime(3) that log patterns use, and `###` for milliseconds.
-fn strftime(format: &str, at: SystemTime) -> String {
+pub fn strftime(format: &str, at: SystemTime) -> String {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let (year, month, day) = date(since.as_secs() / 86_400);
     let (hour, minute, second) =

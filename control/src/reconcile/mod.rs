@@ -12,7 +12,7 @@ mod awake;
 mod bfd;
 pub mod device;
 pub mod mirrors;
-mod options;
+pub mod options;
 mod patches;
 #[cfg(test)]
 mod protected_tests;

@@ -1,0 +1,148 @@
+//! What internal ports have that is in no database, and goes with their devices: addresses, routes, settings. Read while they are
+//! there, put back on the devices of the same names that the other switch makes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use crate::devices::netlink::{Lease, Link, Links, Netlink, Route};
+use crate::devices::{mac_text, parse_mac, reason};
+
+/// How long a device may take to appear when its switch is there.
+const APPEARS: Duration = Duration::from_secs(5);
+
+/// What a device has.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Kept {
+    /// Its name.
+    pub name: String,
+    /// Its Ethernet address, as text.
+    pub mac: String,
+    mtu: u32,
+    up: bool,
+    /// The bridge or bond that it belongs to.
+    master: Option<String>,
+    addresses: Vec<Lease>,
+    routes: Vec<Route>,
+    /// Files of /proc/sys/net, as far as they differ from what a new device has.
+    settings: BTreeMap<String, String>,
+}
+
+/// Reads what those of `names` have that are there; without the addresses in `but`.
+pub async fn keep(
+    netlink: &Netlink,
+    names: &BTreeSet<String>,
+    but: &BTreeSet<String>,
+) -> io::Result<Vec<Kept>> {
+    let links = netlink.links().await?;
+    let mut kept = Vec::new();
+    for link in names.iter().filter_map(|name| links.by_name(name)) {
+        let mut addresses = netlink.leases(link.index).await?;
+        addresses.retain(|lease| !but.contains(&lease.address.to_string()));
+        kept.push(Kept {
+            name: link.name.clone(),
+            mac: mac_text(link.mac),
+            mtu: link.mtu,
+            up: link.up,
+            master: links.by_index(link.master).map(|l| l.name.clone()).filter(|_| link.master != 0),
+            addresses,
+            routes: netlink.routes(link.index).await?,
+            settings: settings(&link.name),
+        });
+    }
+    Ok(kept)
+}
+
+/// Puts everything back, and waits for devices that are not there yet. What of it is refused and can be done without is
+/// returned in words.
+pub async fn put_back(netlink: &Netlink, kept: &[Kept]) -> anyhow::Result<Vec<String>> {
+    let mut refused = Vec::new();
+    let links = appeared(netlink, kept).await?;
+    let devices: Vec<(&Kept, &Link)> =
+        kept.iter().filter_map(|kept| Some((kept, links.by_name(&kept.name)?))).collect();
+    for (kept, link) in &devices {
+        let mut failed = |what: &str, done: io::Result<()>| {
+            refused.extend(done.err().map(|e| format!("{}: cannot set {what}: {}", kept.name, reason(&e))));
+        };
+        kept.settings.iter().for_each(|(file, value)| failed(file, set(&kept.name, file, value)));
+        if let Some(mac) = parse_mac(&kept.mac).filter(|mac| *mac != link.mac) {
+            failed("its Ethernet address", netlink.set_mac(link.index, mac).await);
+        }
+        if kept.mtu != link.mtu {
+            failed("its MTU", netlink.set_mtu(link.index, kept.mtu).await);
+        }
+        if let Some(master) = kept.master.as_ref().and_then(|name| links.by_name(name)) {
+            failed("its master", netlink.set_master(link.index, master.index).await);
+        }
+        netlink
+            .set_up(link.index, kept.up)
+            .await
+            .with_context(|| format!("cannot bring {} up", kept.name))?;
+        for lease in &kept.addresses {
+            let added = netlink.add_lease(link.index, lease).await;
+            added.with_context(|| format!("cannot give {} the address {}", kept.name, lease.address))?;
+        }
+    }
+    // By now gateways can be reached, whichever device they are behind
+    for (kept, link) in &devices {
+        for route in &kept.routes {
+            if let Err(e) = netlink.add_route(link.index, route).await {
+                let to = route.to.as_deref().unwrap_or("default");
+                refused.push(format!("{}: cannot set the route to {to}: {}", kept.name, reason(&e)));
+            }
+        }
+    }
+    Ok(refused)
+}
+
+/// Waits until there is a device for everything that was kept.
+async fn appeared(netlink: &Netlink, kept: &[Kept]) -> anyhow::Result<Links> {
+    let until = Instant::now() + APPEARS;
+    loop {
+        let links = netlink.links().await.context("cannot list the host's network devices")?;
+        let missing: Vec<&str> =
+            kept.iter().map(|k| k.name.as_str()).filter(|name| links.by_name(name).is_none()).collect();
+        if missing.is_empty() {
+            return Ok(links);
+        }
+        anyhow::ensure!(Instant::now() < until, "there is no device {}", missing.join(", "));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Where settings of devices are.
+const SETTINGS: [&str; 2] = ["ipv4/conf", "ipv6/conf"];
+/// What tells the state rather than sets it, or acts when it is written.
+const NO_SETTINGS: [&str; 2] = ["stable_secret", "mtu"];
+
+/// The settings of a device that differ from what a new one has.
+fn settings(device: &str) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for family in SETTINGS {
+        let root = Path::new("/proc/sys/net").join(family);
+        let files = std::fs::read_dir(root.join(device)).into_iter().flatten().flatten();
+        for name in files.filter_map(|file| file.file_name().into_string().ok()) {
+            let value = |of: &str| std::fs::read_to_string(root.join(of).join(&name)).ok();
+            let Some(ours) = value(device).filter(|_| !NO_SETTINGS.contains(&name.as_str())) else {
+                continue;
+            };
+            if value("default").is_some_and(|new| new != ours) {
+                found.insert(format!("{family}/{name}"), ours.trim().to_owned());
+            }
+        }
+    }
+    found
+}
+
+fn set(device: &str, file: &str, value: &str) -> io::Result<()> {
+    let Some((family, name)) = file.rsplit_once('/') else { return Ok(()) };
+    let path = Path::new("/proc/sys/net").join(family).join(device).join(name);
+    match std::fs::read_to_string(&path) {
+        Ok(now) if now.trim() == value => Ok(()),
+        _ => std::fs::write(path, value),
+    }
+}
