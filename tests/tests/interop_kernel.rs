@@ -1,4 +1,4 @@
-//! GRE with the kernel's own ends, in a guest: gretap, gretap in UDP, and the kernel datapath of Open vSwitch.
+//! Tunnels with the kernel's own ends, in a guest: gretap, gretap in UDP, Geneve, and the kernel datapath of Open vSwitch.
 
 use harness::guest::Guest;
 use harness::topology::{Shell, UNDERLAY, UNDERLAY6, reaches};
@@ -161,6 +161,37 @@ fn gretap_in_udp() {
         // what comes in IP alone is not for a tunnel in UDP
         a.vsctl("del-port gre1");
         assert!(!traffic::try_ping(&c, &format!("-c2 -i0.2 -W1 {FAR}")).success());
+    }
+}
+
+#[test]
+fn geneve() {
+    let a = host();
+    let guest = Guest::boot(&a);
+    a.join(&[]);
+    let c = a.container();
+    guest.sh(&format!("modprobe geneve; {SERVE}"));
+    // the guest would take unfinished checksums without a look
+    guest.wire.sh("ethtool -K tap0 tx off >/dev/null");
+    for (kernel, [ours, theirs], options) in [
+        ("id 0", UNDERLAY, ""),
+        ("id 77 udpcsum", UNDERLAY, "options:key=77 options:csum=true"),
+        ("id 5 udp6zerocsumrx", UNDERLAY6, "options:key=5"),
+    ] {
+        guest.sh(&format!(
+            "ip link del g 2>/dev/null || true
+             ip link add g type geneve {kernel} remote {ours} dstport 6081
+             ip link set g address 02:00:00:00:00:42 mtu 1400 up
+             ip addr add {FAR}/16 dev g"
+        ));
+        a.vsctl("--if-exists del-port g0");
+        a.vsctl(&format!(
+            "add-port br0 g0 -- set interface g0 type=geneve options:remote_ip={theirs} {options}"
+        ));
+        println!("{kernel:?}, {options:?}");
+        let capture = Capture::start(&guest.wire, "tap0", "udp dst port 6081");
+        passes(&c, &guest, &SIZES);
+        assert!(capture.stop().count("geneve and eth.dst == 02:00:00:00:00:42 and tcp") > 0);
     }
 }
 
