@@ -205,6 +205,19 @@ impl Sessions {
         ended.chain(standing).map(update).collect()
     }
 
+    /// Whether frames may be sent by an interface. None: it has no session.
+    pub fn forwarding(&self, interface: &str) -> Option<bool> {
+        let now = self.now();
+        self.inner.borrow().entries.get(interface).map(|entry| entry.session.forwarding(now))
+    }
+
+    /// A port goes by another number in the datapath.
+    pub fn renumber(&self, interface: &str, id: PortId) {
+        if let Some(entry) = self.inner.borrow_mut().entries.get_mut(interface) {
+            entry.port.id = id;
+        }
+    }
+
     /// `bfd/show`. None: there is no session of that name.
     pub fn show(&self, name: Option<&str>) -> Option<String> {
         let (inner, now) = (self.inner.borrow(), self.now());

@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::attach;
 use crate::bfd::Sessions;
+use crate::bond::Bonds;
 use crate::claim::{self, Pids, SocketFile, patiently};
 use crate::db_server::DbServer;
 use crate::identity::Identity;
@@ -290,6 +291,20 @@ impl Daemon {
     /// The tables of bridges with multicast snooping.
     pub fn snooping(&self) -> Rc<Snooping> {
         self.ipsec.state().borrow().snooping.clone()
+    }
+
+    /// The bonds.
+    pub fn bonds(&self) -> Rc<Bonds> {
+        self.ipsec.state().borrow().bonds.clone()
+    }
+
+    /// The interface that stands for the bond that `interface` is a member of, where addresses are concerned.
+    pub fn bond_holder(&self, bridge: &str, interface: &str) -> Option<String> {
+        let state = self.ipsec.state();
+        let state = state.borrow();
+        let bridge = state.bridges.get(bridge)?;
+        let bond = bridge.ports.get(interface)?.bond.as_ref()?;
+        bridge.holders.get(bond).cloned()
     }
 
     /// Names and values of the drop counters.

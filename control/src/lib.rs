@@ -21,6 +21,7 @@ pub mod db_server;
 
 // from rows to devices
 pub mod attach;
+pub mod bond;
 pub mod devices;
 pub mod ipsec;
 pub mod reconcile;

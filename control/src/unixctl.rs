@@ -21,6 +21,8 @@ pub struct Command<C> {
     pub args: RangeInclusive<usize>,
     /// What it does.
     pub run: Run<C>,
+    /// Whether `list-commands` has it. Old names are answered only.
+    pub listed: bool,
     /// Whether the answer waits until the process has cleaned up (`exit`).
     pub answered_at_exit: bool,
 }
@@ -33,7 +35,13 @@ impl<C> Command<C> {
         args: RangeInclusive<usize>,
         run: impl Fn(&C, &[String]) -> Reply + 'static,
     ) -> Command<C> {
-        Command { name, usage, args, run: Box::new(run), answered_at_exit: false }
+        Command { name, usage, args, run: Box::new(run), listed: true, answered_at_exit: false }
+    }
+
+    /// The same, for those who know of it.
+    pub fn unlisted(mut self) -> Command<C> {
+        self.listed = false;
+        self
     }
 
     /// The same, answered last of all.
@@ -88,7 +96,7 @@ impl<C> Commands<C> {
     }
 
     fn list(&self) -> String {
-        let each = self.0.iter().map(|c| format!("  {:<23} {}\n", c.name, c.usage));
+        let each = self.0.iter().filter(|c| c.listed).map(|c| format!("  {:<23} {}\n", c.name, c.usage));
         std::iter::once("The available commands are:\n".to_owned()).chain(each).collect()
     }
 }

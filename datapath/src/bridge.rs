@@ -70,7 +70,7 @@ fn judge(
         if port.stp == StpState::Learning && learns {
             learn(vlan);
         }
-        return Verdict::Discard(DropReason::NotForwarding);
+        return Verdict::Discard(port.stp.refusal());
     }
     if !learns {
         return Verdict::Flood;
@@ -91,7 +91,7 @@ fn judge(
 #[cold]
 fn reserved(bridge: &Bridge, port: &Port, frame: &Link) -> Option<Verdict> {
     if bridge.spanning
-        && port.stp != StpState::Disabled
+        && !matches!(port.stp, StpState::Disabled | StpState::Backup)
         && frame.dst == ethernet::BRIDGE_GROUP
         && frame.vlan.is_none()
     {

@@ -103,6 +103,8 @@ reasons! {
     BadSource = "drop_bad_source",
     /// Its port does not forward, or the one where its destination was learned: spanning tree.
     NotForwarding = "drop_stp",
+    /// It came in by a member of a bond that is not the active one, or was to leave there.
+    BondBackup = "drop_bond_backup",
     /// BPDU that came while its port had had its share of control's time.
     BpduFull = "drop_bpdu_full",
     /// BFD control packet that came while its port had had its share of control's time.

@@ -115,7 +115,7 @@ pub struct Port {
     pub counters: Arc<PortCounters>,
     /// Which worker receives from it (local ports only; taken modulo the number of workers).
     pub worker: usize,
-    /// What a spanning tree lets pass.
+    /// What a spanning tree or its bond lets pass.
     pub stp: StpState,
     /// It has a BFD session, with these two IPv4 addresses: control packets to one of them are passed up.
     pub bfd: Option<[[u8; 4]; 2]>,
@@ -151,7 +151,8 @@ impl Groups {
     }
 }
 
-/// What may pass through a port (IEEE 802.1D-2004 7.4). Frames that control injects always do.
+/// What may pass through a port: what a spanning tree says (IEEE 802.1D-2004 7.4), or its bond. Frames that control injects
+/// always do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StpState {
     /// Everything: also of ports that no spanning tree looks after.
@@ -163,6 +164,21 @@ pub enum StpState {
     Blocking,
     /// Nothing at all.
     Disabled,
+    /// Nothing: another member of its bond is the active one.
+    Backup,
+}
+
+impl StpState {
+    /// Why a frame does not pass where not all do.
+    #[cold]
+    pub fn refusal(self) -> DropReason {
+        match self {
+            StpState::Backup => DropReason::BondBackup,
+            StpState::Forwarding | StpState::Learning | StpState::Blocking | StpState::Disabled => {
+                DropReason::NotForwarding
+            }
+        }
+    }
 }
 
 /// What a port is.

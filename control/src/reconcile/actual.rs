@@ -18,6 +18,7 @@ use openflow::PortConfig;
 use super::mirrors::MirrorState;
 use super::rules::BridgeRules;
 use crate::bfd::Sessions;
+use crate::bond::Bonds;
 use crate::devices::member::Member;
 use crate::ipsec::sas::Sas;
 use crate::snooping::Snooping;
@@ -44,6 +45,8 @@ pub struct State {
     pub bfd: Rc<Sessions>,
     /// Multicast snooping on bridges.
     pub snooping: Rc<Snooping>,
+    /// Ports of several interfaces.
+    pub bonds: Rc<Bonds>,
 }
 
 /// A bridge that is there.
@@ -65,6 +68,8 @@ pub struct BridgeState {
     pub groups: Option<Arc<Groups>>,
     /// Ports that work, by interface name.
     pub ports: BTreeMap<String, PortState>,
+    /// The member of each bond that goes by the number which the MAC table knows: the one that is, or was last, active.
+    pub holders: BTreeMap<String, String>,
     /// Interfaces that do not, and why.
     pub failed: BTreeMap<String, String>,
     /// Where the search for a free OpenFlow number begins.
@@ -82,6 +87,8 @@ pub struct PortState {
     pub attachment: Attachment,
     /// Of its bridge.
     pub fdb: Arc<Fdb>,
+    /// The bond that it is a member of, by the Port's name.
+    pub bond: Option<String>,
     /// What was asked for by OpenFlow; it lasts as long as the port.
     pub config: PortConfig,
     /// When it was made.
@@ -191,7 +198,19 @@ impl State {
 impl PortState {
     /// A port that has just been made.
     pub fn new(port: Arc<Port>, attachment: Attachment, fdb: Arc<Fdb>) -> PortState {
-        PortState { port, attachment, fdb, config: PortConfig::default(), since: Instant::now() }
+        let (bond, config, since) = (None, PortConfig::default(), Instant::now());
+        PortState { port, attachment, fdb, bond, config, since }
+    }
+
+    /// Whether it is a member of that bond.
+    pub fn is_of(&self, bond: &str) -> bool {
+        self.bond.as_deref() == Some(bond)
+    }
+
+    fn replace(&mut self, new: impl FnOnce(&mut Port)) {
+        let mut port = Port::clone(&self.port);
+        new(&mut port);
+        self.port = Arc::new(port);
     }
 }
 
@@ -209,10 +228,54 @@ impl BridgeState {
             mirrors,
             groups: None,
             ports,
+            holders: BTreeMap::new(),
             failed,
             next_ofport: 1,
             since,
         }
+    }
+
+    /// Lets `active` pass frames, and no other member of `bond`. What was learned behind the bond stays known: the active member goes
+    /// by the number that the one before had. True: something has changed.
+    pub fn activate(&mut self, bond: &str, active: Option<&str>) -> bool {
+        let mut changed = active.is_some_and(|active| self.hand_over(bond, active));
+        for (name, member) in self.ports.iter_mut().filter(|(_, port)| port.is_of(bond)) {
+            let stp = if active == Some(name.as_str()) { StpState::Forwarding } else { StpState::Backup };
+            if member.port.stp != stp {
+                member.replace(|port| port.stp = stp);
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// Lets `heir`, a member of `bond`, go by the bond's number. True: another went by it.
+    fn hand_over(&mut self, bond: &str, heir: &str) -> bool {
+        let Some(own) = self.ports.get(heir).map(|port| port.port.id) else { return false };
+        let holder = self.holders.insert(bond.to_owned(), heir.to_owned());
+        let holder = holder.and_then(|name| self.ports.get_mut(&name)).filter(|port| port.is_of(bond));
+        let Some(common) = holder.map(|holder| {
+            let common = holder.port.id;
+            holder.replace(|port| port.id = own);
+            common
+        }) else {
+            return false;
+        };
+        if let Some(heir) = self.ports.get_mut(heir) {
+            heir.replace(|port| port.id = common);
+        }
+        own != common
+    }
+
+    /// `leaving` goes: what was learned behind a bond that goes by its number stays with another member, if there is one.
+    pub fn bequeath(&mut self, leaving: &str) {
+        let holder = self.holders.iter().find(|(_, holder)| *holder == leaving);
+        let Some(bond) = holder.map(|(bond, _)| bond.clone()) else { return };
+        let heir = self.ports.iter().find(|(name, port)| *name != leaving && port.is_of(&bond));
+        match heir.map(|(name, _)| name.clone()) {
+            Some(heir) => self.hand_over(&bond, &heir),
+            None => self.holders.remove(&bond).is_some(),
+        };
     }
 
     /// A number for a port: the one asked for if it is free, else the one it had before, else the next free one that no

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use datapath::fdb::Fdb;
 use datapath::port::LocalPort;
-use datapath::snapshot::{BridgeId, OfPort, Patch, Port, PortId, PortKind};
+use datapath::snapshot::{BridgeId, OfPort, Patch, Port, PortId, PortKind, StpState};
 
 use super::Reconciler;
 use super::actual::{Attachment, BridgeState, OFPORT_LOCAL, PortState, ofport};
@@ -30,6 +30,7 @@ impl Reconciler {
             let going: Vec<String> =
                 bridge.ports.iter().filter(|(n, p)| leaves(n, p)).map(|(n, _)| n.clone()).collect();
             for port in going {
+                bridge.bequeath(&port);
                 tracing::info!("bridge {name}: deleted interface {port}");
                 self.leaving.extend(bridge.ports.remove(&port));
                 self.dirty = true;
@@ -120,6 +121,7 @@ impl Reconciler {
             }
         }
         self.follow_tunnels(wanted, plan).await;
+        self.follow_bonds(wanted);
         self.follow_bfd(wanted);
         if made {
             self.look_around().await;
@@ -232,13 +234,18 @@ impl Reconciler {
         if matches!(kind, PortKind::Local(_)) && ofport != OFPORT_LOCAL {
             self.next_worker = worker.wrapping_add(1);
         }
-        let stp = self.spanning.first_state(bridge_name, name);
+        let stp = match wanted.bond {
+            Some(_) => StpState::Backup,
+            None => self.spanning.first_state(bridge_name, name),
+        };
         let port = Port { worker, stp, ..Port::new(PortId(id), bridge.id, ofport, name, kind) };
         let port = wanted.rules.on(port);
         tracing::info!("bridge {bridge_name}: added interface {name} on port {ofport}");
         bridge.failed.remove(name);
         let fdb = bridge.fdb.clone();
-        bridge.ports.insert(name.to_owned(), PortState::new(Arc::new(port), attachment, fdb));
+        let state =
+            PortState { bond: wanted.bond.clone(), ..PortState::new(Arc::new(port), attachment, fdb) };
+        bridge.ports.insert(name.to_owned(), state);
         self.dirty = true;
         true
     }
@@ -288,6 +295,7 @@ impl Reconciler {
     pub(super) fn fail(&mut self, bridge_name: &str, name: &str, error: String) {
         let mut state = self.state.borrow_mut();
         let Some(bridge) = state.bridges.get_mut(bridge_name) else { return };
+        bridge.bequeath(name);
         if let Some(port) = bridge.ports.remove(name) {
             self.leaving.push(port);
             self.dirty = true;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use datapath::counters::PortCounters;
 use datapath::mirror::{Mirror, MirrorOutput, PortSet};
+use datapath::snapshot::StpState;
 use datapath::vlan::VlanSet;
 use ovsdb::{Database, Datum, Row, RowUpdate, Uuid};
 
@@ -35,8 +36,8 @@ pub struct WantedMirror {
 /// Where copies shall go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// To that port.
-    Port(String),
+    /// To that port; of a bond, to the member that forwards.
+    Port(BTreeSet<String>),
     /// To that VLAN.
     Vlan(u16),
 }
@@ -60,7 +61,7 @@ fn mirror(db: &Database, bridge: &Row, row: &Row, warnings: &mut Vec<String>) ->
     let name = row.str("name").to_owned();
     let vlan = row.opt_int("output_vlan").and_then(|vid| u16::try_from(vid).ok());
     let mut warn = |what| warnings.push(format!("bridge {}: mirror {name} {what}", bridge.str("name")));
-    let output = match (interfaces(db, row, "output_port").into_iter().next(), vlan) {
+    let output = match (Some(interfaces(db, row, "output_port")).filter(|names| !names.is_empty()), vlan) {
         (Some(port), both) => {
             if both.is_some() {
                 warn("specifies both output_port and output_vlan; ignoring output_vlan");
@@ -112,7 +113,11 @@ impl MirrorState {
         let wanted = &self.wanted;
         let output = match &wanted.output {
             Output::Vlan(vid) => MirrorOutput::Vlan(*vid),
-            Output::Port(name) => MirrorOutput::Port(ports.get(name)?.port.id),
+            Output::Port(names) => {
+                let there = || names.iter().filter_map(|name| ports.get(name)).map(|state| &state.port);
+                let forwards = there().find(|port| port.stp == StpState::Forwarding);
+                MirrorOutput::Port(forwards.or_else(|| there().next())?.id)
+            }
         };
         let chosen = |names: &BTreeSet<String>| -> PortSet {
             ports.iter().filter(|(n, _)| wanted.all || names.contains(*n)).map(|(_, p)| p.port.id).collect()
@@ -188,7 +193,7 @@ mod tests {
         assert!(mirror.vlans.as_ref().is_some_and(|set| set.contains(5) && !set.contains(6)));
         assert_eq!(
             (&mirror.output, mirror.snaplen, mirror.all),
-            (&Output::Port("p2".into()), Some(64), false)
+            (&Output::Port(names("p2")), Some(64), false)
         );
         assert_eq!(
             warnings,

@@ -10,6 +10,7 @@ pub mod actual;
 mod apply;
 mod awake;
 mod bfd;
+mod bonds;
 pub mod device;
 pub mod mirrors;
 pub mod options;
@@ -189,6 +190,8 @@ impl Reconciler {
         let bfd = self.state.borrow().bfd.clone();
         let keeping = tokio::task::spawn_local(bfd.clone().run(self.datapath.clone()));
         let snooping = tokio::task::spawn_local(self.snooping().run(self.datapath.clone(), self.state()));
+        let bonds = self.state.borrow().bonds.clone();
+        let bonding = tokio::task::spawn_local(bonds.clone().run(self.datapath.clone(), self.state.clone()));
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut unseen = None::<Change>;
@@ -200,6 +203,11 @@ impl Reconciler {
                 change = self.monitor.changed() => {
                     if unseen.is_none() {
                         due = rest_until.max(Instant::now() + SETTLE);
+                        if !bonds.is_empty() {
+                            // a link that is down is not waited for
+                            self.look_around().await;
+                            self.look_at_bonds();
+                        }
                     }
                     unseen = unseen.max(Some(change));
                 }
@@ -214,12 +222,17 @@ impl Reconciler {
                 () = self.choice.changed() => self.follow_paths(db).await,
                 () = ipsec.news() => self.write_tunnel_status(db).await,
                 () = spanning.news() => self.write_trees(db),
-                () = bfd.news() => self.write(db, &bfd.status()),
+                () = bfd.news() => {
+                    self.write(db, &bfd.status());
+                    self.look_at_bonds();
+                }
+                () = bonds.news() => self.write(db, &bonds.columns()),
                 _ = ticks.tick() => self.tick(db).await,
             }
         }
         keeping.abort();
         snooping.abort();
+        bonding.abort();
         // While the sockets are still there
         ipsec.end();
         let _ = protecting.await;
@@ -268,6 +281,7 @@ impl Reconciler {
             report::report(&wanted, &self.state.borrow(), &self.links, self.takeover.failures());
         updates.extend(self.tunnel_status(&wanted).await);
         updates.extend(self.spanning.columns(db.borrow().db()));
+        updates.extend(self.state.borrow().bonds.columns());
         if in_force {
             updates.extend(report::applied(db.borrow().db(), next_cfg));
         }
@@ -277,6 +291,8 @@ impl Reconciler {
     async fn tunnel_status(&mut self, wanted: &Wanted) -> Vec<RowUpdate> {
         let (egress, views) = (self.egress().await, self.ipsec.views());
         self.spanning.hear(&self.links, &egress, &views);
+        self.state.borrow().bonds.hear(&egress, &views);
+        self.look_at_bonds();
         report::tunnels(&self.state.borrow(), wanted, &egress, &views, &self.choice)
     }
 

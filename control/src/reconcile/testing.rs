@@ -69,6 +69,22 @@ pub fn add_port(db: &RefCell<Server>, bridge: &str, name: &str, interface: Value
     );
 }
 
+/// `ovs-vsctl add-bond`, with columns of the port.
+pub fn add_bond(db: &RefCell<Server>, bridge: &str, name: &str, members: &[&str], mut port: Value) {
+    let insert = |(i, name): (usize, &&str)| json!({"op": "insert", "table": "Interface", "uuid-name": format!("i{i}"), "row": {"name": name}});
+    let mut ops: Vec<Value> = members.iter().enumerate().map(insert).collect();
+    let interfaces: Vec<Value> = (0..members.len()).map(|i| json!(["named-uuid", format!("i{i}")])).collect();
+    port["name"] = name.into();
+    port["interfaces"] = json!(["set", interfaces]);
+    ops.extend([
+        json!({"op": "insert", "table": "Port", "uuid-name": "p", "row": port}),
+        json!({"op": "mutate", "table": "Bridge", "where": [["name", "==", bridge]],
+               "mutations": [["ports", "insert", ["named-uuid", "p"]]]}),
+        json!({"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": [["next_cfg", "+=", 1]]}),
+    ]);
+    transact(db, ops.into());
+}
+
 /// `ovs-vsctl del-port`.
 pub fn del_port(db: &RefCell<Server>, bridge: &str, name: &str) {
     let port = db.borrow().db().rows("Port").find(|(_, r)| r.str("name") == name).unwrap().0;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use datapath::snapshot::{PortId, StpState};
 use ovsdb::Server;
 use serde_json::json;
 
@@ -384,5 +385,101 @@ fn a_held_lock_of_the_packet_filter_holds_up_no_configuration() {
         assert!(in_force(&db));
         assert!(ip("addr show dev docker0").contains("10.0.11.1"));
         filter.held.store(false, Relaxed);
+    });
+}
+
+/// Which number in the datapath each port has, and whether it forwards.
+fn numbers(reconciler: &super::Reconciler, names: &[&str]) -> Vec<Option<(u16, StpState)>> {
+    let state = reconciler.state();
+    let state = state.borrow();
+    let port = |name: &&str| state.bridges["br0"].ports.get(*name).map(|p| (p.port.id.0, p.port.stp));
+    names.iter().map(port).collect()
+}
+
+#[test]
+fn a_bond_is_its_active_member() {
+    use StpState::{Backup, Forwarding};
+    in_namespace(async {
+        let wires = ["a", "b", "c"].map(|d| {
+            format!("link add name {d} type veth peer name {d}1\nlink set dev {d} up\nlink set dev {d}1 up\n")
+        });
+        ip(&wires.concat());
+        let db = database();
+        let mut reconciler = reconciler().await;
+        add_br(&db, "br0", json!({}));
+        add_bond(&db, "br0", "bond0", &["a", "b", "c"], json!({}));
+        reconciler.run_once(&db).await;
+        let before = numbers(&reconciler, &["a", "b", "c"]);
+        let [Some((common, Forwarding)), Some((own, Backup)), Some((third, Backup))] = before[..] else {
+            panic!("{before:?}")
+        };
+        assert_eq!(["a", "b", "c"].map(|name| ofport(&db, name)), [1, 2, 3].map(Some));
+        let fdb = reconciler.state().borrow().bridges["br0"].fdb.clone();
+        let station = [2, 0, 0, 0, 0, 9];
+        fdb.learn(0, station, PortId(common), 0);
+        let active = |name: &str| {
+            let mac = row(&db, "Port", "bond0").str("bond_active_slave").to_owned();
+            let link = ip(&format!("-o link show dev {name}"));
+            assert!(link.contains(&mac) && !mac.is_empty(), "{mac} is not that of {name}: {link}");
+        };
+        active("a");
+
+        // what was learned behind the bond is behind whoever is active
+        ip("link set dev a1 down");
+        reconciler.run_once(&db).await;
+        let after = numbers(&reconciler, &["a", "b", "c"]);
+        assert_eq!(after, [(own, Backup), (common, Forwarding), (third, Backup)].map(Some));
+        active("b");
+        // also when the active one goes altogether
+        ip("link set dev a1 up\nlink del dev b");
+        reconciler.run_once(&db).await;
+        let after = numbers(&reconciler, &["a", "b", "c"]);
+        let [Some((_, Backup)), None, Some((at, Forwarding))] = after[..] else { panic!("{after:?}") };
+        assert_eq!((at, fdb.lookup(0, station, 0)), (common, Some(PortId(common))));
+        active("c");
+        ip("link add name b type veth peer name b1\nlink set dev b up\nlink set dev b1 up");
+        reconciler.run_once(&db).await;
+        assert!(matches!(numbers(&reconciler, &["b"])[..], [Some((_, Backup))]));
+        assert_eq!(ofport(&db, "b"), Some(2));
+
+        // no longer a bond: a port like any other
+        let only = row(&db, "Interface", "c").uuid().to_string();
+        set(&db, "Port", "bond0", json!({"interfaces": ["uuid", only]}));
+        reconciler.run_once(&db).await;
+        let after = numbers(&reconciler, &["a", "b", "c"]);
+        let [None, None, Some((at, Forwarding))] = after[..] else { panic!("{after:?}") };
+        assert_eq!(reconciler.state().borrow().bridges["br0"].ports["c"].bond, None);
+        assert!(fdb.lookup(0, station, 0).is_none_or(|port| port.0 == at));
+        // and a bond of what was a port
+        let second = json!({"op": "insert", "table": "Interface", "uuid-name": "i", "row": {"name": "a"}});
+        transact(
+            &db,
+            json!([second, {"op": "mutate", "table": "Port", "where": [["name", "==", "bond0"]],
+                            "mutations": [["interfaces", "insert", ["named-uuid", "i"]]]}]),
+        );
+        fdb.learn(0, station, PortId(at), 0);
+        reconciler.run_once(&db).await;
+        let after = numbers(&reconciler, &["a", "c"]);
+        assert_eq!(after.iter().flatten().filter(|(_, stp)| *stp == Forwarding).count(), 1, "{after:?}");
+        assert_eq!(fdb.lookup(0, station, 0), None, "it was behind c alone");
+    });
+}
+
+#[test]
+fn a_bond_that_there_is_not_stays_down() {
+    in_namespace(async {
+        ip("link add name a type veth peer name b");
+        let db = database();
+        let mut reconciler = reconciler().await;
+        add_br(&db, "br0", json!({}));
+        add_bond(&db, "br0", "bond0", &["a", "b"], json!({"bond_mode": "balance-slb"}));
+        reconciler.run_once(&db).await;
+        for name in ["a", "b"] {
+            assert!(error(&db, name).starts_with("bond0: bond_mode balance-slb is not supported"));
+            assert_eq!(ofport(&db, name), Some(-1));
+        }
+        set(&db, "Port", "bond0", json!({"bond_mode": "active-backup"}));
+        reconciler.run_once(&db).await;
+        assert_eq!((error(&db, "a").as_str(), ofport(&db, "a").is_some_and(|n| n > 0)), ("", true));
     });
 }

@@ -10,8 +10,10 @@ use super::mirrors::{self, WantedMirror};
 use super::options;
 use super::protection::{self, HostSettings, Protection};
 use super::rules::{BridgeRules, PortRules};
+use crate::bond::wishes::{self, WantedBond};
 use crate::devices::parse_mac;
 use crate::snooping::wishes::Wish;
+use crate::spanning::wishes as spanning;
 
 /// Seconds after which an address is forgotten, and the range that `mac-aging-time` is held to.
 const MAX_AGE: (u32, u32, u32) = (15, 300, 3600);
@@ -60,6 +62,8 @@ pub struct WantedBridge {
     pub datapath_type: String,
     /// By interface name. Always has one with the bridge's name.
     pub ports: BTreeMap<String, WantedPort>,
+    /// Ports of several interfaces, by name.
+    pub bonds: BTreeMap<String, WantedBond>,
 }
 
 /// A port that shall be there.
@@ -77,6 +81,8 @@ pub struct WantedPort {
     pub mtu_request: Option<u32>,
     /// What may pass, and with which tags.
     pub rules: PortRules,
+    /// The bond that it is a member of.
+    pub bond: Option<String>,
     /// Column `bfd`, if there shall be a session.
     pub bfd: Option<::bfd::Config>,
 }
@@ -172,21 +178,22 @@ impl Wanted {
                 kind => kind.to_owned(),
             },
             ports: BTreeMap::new(),
+            bonds: BTreeMap::new(),
         };
         if let Err(error) = device_name(name) {
             self.warnings.push(error);
         }
         for port in row.refs("ports").into_iter().filter_map(|uuid| db.row("Port", uuid)) {
             let interfaces = port.refs("interfaces");
-            for uuid in &interfaces {
-                let Some(interface) = db.row("Interface", *uuid) else { continue };
-                if !seen.insert(*uuid) {
+            let interfaces = interfaces.into_iter().filter_map(|uuid| db.row("Interface", uuid)).collect();
+            let bond = self.bond(row, &mut bridge, port, &interfaces);
+            for interface in interfaces {
+                if !seen.insert(interface.uuid()) {
                     self.warnings
                         .push(format!("{}: is in use by another port already", interface.str("name")));
                     continue;
                 }
-                let refused = unsupported(port, interfaces.len());
-                let read = self.port(name, &bridge, port, interface, refused);
+                let read = self.port(name, &bridge, port, interface, &bond);
                 bridge.ports.insert(interface.str("name").to_owned(), read);
             }
         }
@@ -197,9 +204,33 @@ impl Wanted {
             ofport: None,
             mtu_request: None,
             rules: PortRules::default(),
+            bond: None,
             bfd: None,
         });
         bridge
+    }
+
+    /// Notes a port of several interfaces. Some: it is a bond, by its name, or it must not come up.
+    fn bond(
+        &mut self,
+        row: &Row,
+        bridge: &mut WantedBridge,
+        port: &Row,
+        interfaces: &Vec<&Row>,
+    ) -> Option<Result<String, String>> {
+        if interfaces.len() < 2 {
+            return None;
+        }
+        let name = port.str("name");
+        let members = interfaces.iter().map(|row| row.str("name").to_owned()).collect();
+        let read = wishes::read(port, members, &mut self.warnings);
+        if let Some(mode) = spanning::mode(row).filter(|mode| mode.wanted_by(port)) {
+            self.warnings.push(format!("port {name}: cannot enable {mode} on bonds, disabling"));
+        }
+        Some(read.map(|bond| {
+            bridge.bonds.insert(name.to_owned(), bond);
+            name.to_owned()
+        }))
     }
 
     fn port(
@@ -208,12 +239,18 @@ impl Wanted {
         bridge: &WantedBridge,
         port: &Row,
         row: &Row,
-        refused: Option<String>,
+        bond: &Option<Result<String, String>>,
     ) -> WantedPort {
         let name = row.str("name");
-        let what = match refused {
-            Some(error) => Err(error),
-            None => self.what(bridge_name, bridge, port, row),
+        let what = match (bond, row.str("type")) {
+            (Some(Err(error)), _) => Err(error.clone()),
+            (Some(Ok(bond)), "patch") => {
+                Err(format!("{name}: a patch port cannot be a member of a bond in this version ({bond})"))
+            }
+            (Some(Ok(bond)), _) if name == bridge_name => Err(format!(
+                "{name}: a bridge's own port cannot be a member of a bond in this version ({bond})"
+            )),
+            _ => self.what(bridge_name, bridge, port, row),
         };
         self.warn_of_missing_port_features(name, port, row);
         WantedPort {
@@ -223,6 +260,7 @@ impl Wanted {
             ofport: row.opt_int("ofport"),
             mtu_request: row.opt_int("mtu_request").and_then(|mtu| u32::try_from(mtu).ok()),
             rules: PortRules::read(port, row, &mut self.warnings),
+            bond: bond.clone().and_then(Result::ok),
             bfd: ::bfd::Config::read(row.map("bfd"), |why| self.warnings.push(format!("{name}: {why}"))),
         }
     }
@@ -324,11 +362,12 @@ impl Wanted {
 
     fn warn_of_missing_port_features(&mut self, name: &str, port: &Row, row: &Row) {
         let tunnel = options::TUNNELS.contains(&row.str("type"));
+        let bonded = port.refs("interfaces").len() > 1;
         for (set, feature) in [
             (row.opt_int("cfm_mpid").is_some(), "CFM (cfm_mpid)"),
             (row.map_get("lldp", "enable") == Some("true"), "LLDP (lldp)"),
             (!port.refs("qos").is_empty(), "QoS (qos)"),
-            (port.opt_str("lacp").is_some_and(|mode| mode != "off"), "LACP (lacp)"),
+            (!bonded && port.opt_str("lacp").is_some_and(|mode| mode != "off"), "LACP (lacp)"),
             (tunnel && row.opt_int("mtu_request").is_some(), "an MTU of a tunnel's own (mtu_request)"),
         ] {
             if set {
@@ -363,12 +402,6 @@ impl Wanted {
             }
         }
     }
-}
-
-/// Why a port must not come up: doing less than its row says would join what it wants apart.
-fn unsupported(port: &Row, interfaces: usize) -> Option<String> {
-    let name = port.str("name");
-    (interfaces > 1).then(|| format!("{name}: bonding is not supported by this version"))
 }
 
 /// The peer of a patch port.
@@ -510,26 +543,48 @@ mod tests {
         }
     }
 
-    #[test]
-    fn bonds_stay_down_for_they_would_loop() {
+    fn bond(columns: Value, second: Value) -> Wanted {
         let db = database();
-        add_br(&db, "br0", json!({}));
+        add_br(&db, "br0", json!({"rstp_enable": true}));
+        let mut port =
+            json!({"name": "bond0", "interfaces": ["set", [["named-uuid", "a"], ["named-uuid", "b"]]]});
+        port.as_object_mut().unwrap().extend(columns.as_object().unwrap().clone());
+        let mut b = json!({"name": "b"});
+        b.as_object_mut().unwrap().extend(second.as_object().unwrap().clone());
         crate::reconcile::testing::transact(
             &db,
             json!([
                 {"op": "insert", "table": "Interface", "uuid-name": "a", "row": {"name": "a"}},
-                {"op": "insert", "table": "Interface", "uuid-name": "b", "row": {"name": "b"}},
-                {"op": "insert", "table": "Port", "uuid-name": "p", "row":
-                    {"name": "bond0", "interfaces": ["set", [["named-uuid", "a"], ["named-uuid", "b"]]]}},
+                {"op": "insert", "table": "Interface", "uuid-name": "b", "row": b},
+                {"op": "insert", "table": "Port", "uuid-name": "p", "row": port},
                 {"op": "mutate", "table": "Bridge", "where": [],
                  "mutations": [["ports", "insert", ["named-uuid", "p"]]]},
             ]),
         );
-        let wanted = Wanted::from_database(db.borrow().db());
+        Wanted::from_database(db.borrow().db())
+    }
+
+    #[test]
+    fn bonds_and_those_that_stay_down_for_they_would_loop() {
+        let wanted = bond(json!({}), json!({}));
+        let br0 = &wanted.bridges["br0"];
+        assert_eq!(br0.bonds["bond0"].members, ["a", "b"].map(str::to_owned).into());
         for name in ["a", "b"] {
-            let what = wanted.bridges["br0"].ports[name].what.clone();
-            assert_eq!(what, Err("bond0: bonding is not supported by this version".into()));
+            let port = &br0.ports[name];
+            assert_eq!((port.bond.as_deref(), port.what.is_ok()), (Some("bond0"), true));
         }
+        assert_eq!(wanted.warnings, ["port bond0: cannot enable RSTP on bonds, disabling"]);
+        let wanted = bond(json!({"bond_mode": "balance-slb"}), json!({}));
+        let br0 = &wanted.bridges["br0"];
+        for name in ["a", "b"] {
+            let what = br0.ports[name].what.clone();
+            assert!(what.is_err_and(|why| why.starts_with("bond0: bond_mode balance-slb is not")), "{name}");
+        }
+        assert!(br0.bonds.is_empty());
+        let patch = json!({"type": "patch", "options": map(&[("peer", "x")])});
+        let wanted = bond(json!({}), patch);
+        assert!(wanted.bridges["br0"].ports["a"].what.is_ok());
+        assert!(wanted.bridges["br0"].ports["b"].what.is_err());
     }
 
     #[test]

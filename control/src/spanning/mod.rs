@@ -197,7 +197,8 @@ impl Spanning {
         let mut changed = false;
         for (name, bridge) in &mut self.state.borrow_mut().bridges {
             let (wish, tree) = (wishes.get(name), trees.get(name));
-            for (interface, port) in &mut bridge.ports {
+            // a bond's member is held back by its bond
+            for (interface, port) in bridge.ports.iter_mut().filter(|(_, port)| port.bond.is_none()) {
                 let member = tree.and_then(|tree| Some((tree, tree.members.get(interface)?)));
                 let shut = member.is_some_and(|(_, member)| member.shut);
                 let stp = match member.and_then(|(tree, member)| tree.engine.port(member.id.0)) {

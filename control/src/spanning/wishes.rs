@@ -61,6 +61,26 @@ pub struct PortWish {
     pub guard: bool,
 }
 
+impl Mode {
+    /// Whether a port takes part, as far as it says.
+    pub fn wanted_by(self, port: &Row) -> bool {
+        let key = match self {
+            Mode::Stp => "stp-enable",
+            Mode::Rstp => "rstp-enable",
+        };
+        port.map_get("other_config", key) != Some("false")
+    }
+}
+
+impl std::fmt::Display for Mode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Mode::Stp => "STP",
+            Mode::Rstp => "RSTP",
+        })
+    }
+}
+
 impl BridgeWish {
     /// For the engine of a bridge with that address.
     pub fn config(&self, address: [u8; 6]) -> BridgeConfig {

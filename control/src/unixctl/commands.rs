@@ -2,6 +2,7 @@
 
 mod absent;
 mod bfd;
+mod bond;
 mod fdb;
 pub mod ipsec;
 mod ports;
@@ -43,7 +44,15 @@ pub fn vswitchd() -> Commands<Daemon> {
             look(dump_flows),
         ),
         Command::new("dpif/show", "", 0..=0, look(|s, _| ports::dpif_show(s))),
-        Command::new("fdb/add", "bridge port vlan mac", 4..=4, look(fdb::add)),
+        Command::new("fdb/add", "bridge port vlan mac", 4..=4, |d: &Daemon, args| {
+            let mut args = args.to_vec();
+            if let [bridge, port, ..] = &mut args[..]
+                && let Some(holder) = d.bond_holder(bridge, port)
+            {
+                *port = holder;
+            }
+            fdb::add(&d.datapath.snapshot(), &args)
+        }),
         Command::new("fdb/del", "bridge vlan mac", 3..=3, |d: &Daemon, args| {
             fdb::del(&d.datapath.snapshot(), d.datapath.now(), args)
         }),
@@ -77,6 +86,7 @@ pub fn vswitchd() -> Commands<Daemon> {
         .chain(spanning::commands())
         .chain(bfd::commands())
         .chain(snooping::commands())
+        .chain(bond::commands())
         .chain(absent::commands());
     Commands::new(all)
 }

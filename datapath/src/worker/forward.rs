@@ -330,7 +330,7 @@ impl Worker {
         let packets = frame.vnet.packets(frame.data.len);
         // learned there while it still forwarded
         if port.stp != StpState::Forwarding {
-            self.drops().add(DropReason::NotForwarding, packets);
+            self.drops().add(port.stp.refusal(), packets);
             return None;
         }
         match self.queue(crossing.snapshot, port, frame, crossing.now) {

@@ -22,6 +22,7 @@ impl Worker {
             Verdict::Punt(_)
                 | Verdict::Discard(
                     DropReason::NotForwarding
+                        | DropReason::BondBackup
                         | DropReason::VlanIn
                         | DropReason::MirrorOutput
                         | DropReason::StormBroadcast

@@ -255,6 +255,39 @@ fn a_spanning_tree_decides_what_passes() {
     assert_eq!(s.ports[2].counters.sum().tx_packets, 1);
 }
 
+/// The member that is active goes by the number under which stations were learned, so that they are where they were.
+#[test]
+fn a_bond_fails_over_without_forgetting_anybody() {
+    use StpState::{Backup, Forwarding};
+    let s = Switch::new(3, 2);
+    let as_bond = |active: usize, backup: usize| {
+        let number = |at: usize, id, stp| Arc::new(Port { id: PortId(id), stp, ..Port::clone(&s.ports[at]) });
+        s.put(
+            &[s.ports[0].clone(), number(active, 1, Forwarding), number(backup, 2, Backup)],
+            |_| true,
+            true,
+        );
+    };
+    for (round, active, backup) in [(0, 1, 2), (1, 2, 1), (2, 1, 2)] {
+        as_bond(active, backup);
+        if round > 0 {
+            s.ends[0].send(VnetHdr::default(), &frame(B, A, "to where it is now"));
+            assert_eq!(s.recv(active).1, frame(B, A, "to where it is now"));
+        }
+        s.ends[active].send(VnetHdr::default(), &frame(BROADCAST, B, "once"));
+        assert_eq!(s.recv(0).1, frame(BROADCAST, B, "once"));
+        for dst in [BROADCAST, A, [1, 0x80, 0xc2, 0, 0, 0]] {
+            s.ends[backup].send(VnetHdr::default(), &frame(dst, B, "not let in"));
+        }
+        // two of those that came in by it, for reserved addresses are nobody's, and the two floods that would have left there
+        s.dropped(DropReason::BondBackup, 4 * round + 3);
+        s.ends[0].send(VnetHdr::default(), &frame(BROADCAST, A, "out"));
+        assert_eq!(s.recv(active).1, frame(BROADCAST, A, "out"));
+        assert!(s.ends.iter().all(|end| end.recv().is_none()));
+    }
+    assert!(s.datapath.frames(FrameKind::Bpdu).is_empty());
+}
+
 #[test]
 fn more_injected_than_a_batch_holds_leaves_in_order() {
     let s = Switch::new(1, 2);

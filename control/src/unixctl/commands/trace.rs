@@ -191,6 +191,7 @@ fn reason(why: DropReason) -> String {
         DropReason::BadSource => "-> source MAC is a group address or zero, dropping".into(),
         DropReason::VlanIn => ">> the port does not take frames of that VLAN, dropping".into(),
         DropReason::NotForwarding => "-> spanning tree holds the port back, dropping".into(),
+        DropReason::BondBackup => "-> bonding refused admissibility, dropping".into(),
         other => format!(">> {}, dropping", other.name()),
     }
 }
