@@ -15,13 +15,18 @@ pub struct Ovs {
 }
 
 impl Ovs {
-    /// Starts both programs on `host` and waits until they answer.
+    /// Starts both programs on `host`, with an empty database, and waits until they answer.
     #[track_caller]
     pub fn start(host: &Host) -> Ovs {
-        let dir = host.rundir();
-        let db = host.conf_db();
         let schema = "/usr/share/openvswitch/vswitch.ovsschema";
-        cli::run(Command::new("ovsdb-tool").arg("create").arg(&db).arg(schema));
+        cli::run(Command::new("ovsdb-tool").arg("create").arg(host.conf_db()).arg(schema));
+        Ovs::resume(host)
+    }
+
+    /// The same with the database that is there.
+    #[track_caller]
+    pub fn resume(host: &Host) -> Ovs {
+        let (dir, db) = (host.rundir(), host.conf_db());
         let sock = dir.join("db.sock");
         let mut server = Self::command(host, "ovsdb-server");
         server.arg(&db).arg(format!("--remote=punix:{}", sock.display()));

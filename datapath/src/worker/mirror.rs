@@ -14,7 +14,8 @@ use crate::wire::ethernet::{self, TAG};
 use crate::wire::parse::Link;
 
 impl Worker {
-    /// Copies the frame for each mirror that selects it. What a port of the bridge did not take is not seen.
+    /// Copies the frame for each mirror that selects it. What a port of the bridge did not take is not seen, but for what a bond did
+    /// not: those who watch a bond see all its wires, as in Open vSwitch.
     #[cold]
     pub(super) fn mirror(&mut self, crossing: &Crossing<'_>, bridge: &Bridge, verdict: Verdict) {
         if matches!(
@@ -22,7 +23,6 @@ impl Worker {
             Verdict::Punt(_)
                 | Verdict::Discard(
                     DropReason::NotForwarding
-                        | DropReason::BondBackup
                         | DropReason::VlanIn
                         | DropReason::MirrorOutput
                         | DropReason::StormBroadcast
