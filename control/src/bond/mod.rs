@@ -113,6 +113,9 @@ impl Bonds {
 
     /// Tells the bonds which tunnels have a way out: bridge, name, way; and, of the protected, by name, an SA.
     pub fn hear(&self, egress: &[(String, String, Option<Path>)], views: &BTreeMap<String, View>) {
+        if self.is_empty() {
+            return;
+        }
         let up = egress.iter().filter(|(_, name, path)| {
             path.as_ref().is_some_and(|path| path.carrier) && views.get(name).is_none_or(|view| view.up)
         });

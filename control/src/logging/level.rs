@@ -93,6 +93,9 @@ impl Destination {
 const TARGETS: &[(&str, &str)] = &[
     ("control::reconcile", "bridge"),
     ("control::status", "bridge"),
+    ("control::bond", "bond"),
+    ("control::bfd", "bfd"),
+    ("bfd", "bfd"),
     ("control::ipsec", "ipsec"),
     ("ikev2", "ipsec"),
     ("control::attach", "attach"),
@@ -108,8 +111,10 @@ const TARGETS: &[(&str, &str)] = &[
 ];
 
 /// Every module, sorted by name.
-pub const MODULES: [&str; 11] = [
+pub const MODULES: [&str; 13] = [
     "attach",
+    "bfd",
+    "bond",
     "bridge",
     "dpif",
     "ipsec",

@@ -87,7 +87,8 @@ pub struct PortState {
     pub attachment: Attachment,
     /// Of its bridge.
     pub fdb: Arc<Fdb>,
-    /// The bond that it is a member of, by the Port's name.
+    /// The bond that it is a member of, by the Port's name. What a member may pass is its bond's to say
+    /// ([`BridgeState::activate`]), and nobody else's: neither a spanning tree nor who looks for loops closes or opens it.
     pub bond: Option<String>,
     /// What was asked for by OpenFlow; it lasts as long as the port.
     pub config: PortConfig,
