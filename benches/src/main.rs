@@ -53,7 +53,7 @@ struct Options {
     #[arg(long, conflicts_with_all = ["rounds", "seconds"])]
     quick: bool,
     /// Instead of visiting peers: how cost grows with frame size, MAC addresses, tunnels and SAs; all, or those named
-    /// (size, macs, tunnels, sas, memory, workers).
+    /// (size, macs, tunnels, sas, memory, workers, scale).
     #[arg(long, value_delimiter = ',', num_args = 0..)]
     sweeps: Option<Vec<String>>,
     /// Worker threads of underpass [default: its own].

@@ -1,7 +1,7 @@
 //! BFD sessions on ports: clock and frames for the engine ([`bfd`]).
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -55,23 +55,43 @@ pub struct Sessions {
     news: Notify,
 }
 
+/// Of a thousand sessions most have nothing to do each time that one has: what is there to do is found without a look at all.
 #[derive(Debug, Default)]
 struct Inner {
     /// By interface.
-    entries: BTreeMap<String, Entry>,
+    entries: BTreeMap<Name, Entry>,
+    /// Interfaces by their ports, as far as these hear anything.
+    hearing: HashMap<PortId, Name>,
+    /// When to look at which again.
+    queue: BTreeSet<(Millis, Name)>,
+    /// Something happened that their status may tell of.
+    stirred: BTreeSet<Name>,
+    /// Their status is to be written.
+    news: BTreeSet<Name>,
     /// Rows of interfaces that had a session.
     ended: Vec<Uuid>,
     next_port: u16,
 }
 
+/// Of an interface.
+type Name = Rc<str>;
+
 #[derive(Debug)]
 struct Entry {
     port: Port,
     session: Session,
-    /// Something happened that its status may tell of.
-    stirred: bool,
-    /// As last written.
-    written: Option<[(&'static str, String); 6]>,
+    /// Where it is in the queue.
+    queued: Millis,
+    /// As last seen.
+    status: Option<[(&'static str, String); 6]>,
+}
+
+impl Entry {
+    /// When to look at it again.
+    fn due(&self, now: Millis) -> Millis {
+        let look = if self.port.config.forwarding_if_rx { now + LOOK } else { Millis::MAX };
+        self.session.due().min(look)
+    }
 }
 
 impl Default for Sessions {
@@ -92,26 +112,36 @@ impl Sessions {
         let mut guard = self.inner.borrow_mut();
         let inner = &mut *guard;
         let mut before = std::mem::take(&mut inner.entries);
+        inner.hearing.clear();
         for port in ports {
-            let entry = match before.remove(&port.name).filter(|entry| entry.port.row == port.row) {
+            let name: Name = port.name.as_str().into();
+            let entry = match before.remove(&name).filter(|entry| entry.port.row == port.row) {
                 Some(mut entry) => {
-                    if entry.port.config != port.config {
+                    if entry.port.config != port.config || entry.port.mac != port.mac {
                         entry.session.configure(port.config.clone(), now);
+                        entry.session.set_mac(port.mac);
+                        inner.stirred.insert(name.clone());
                     }
-                    entry.session.set_mac(port.mac);
-                    Entry { port, stirred: true, ..entry }
+                    Entry { port, ..entry }
                 }
                 None => {
                     let source = PORTS.0 + inner.next_port % PORTS.1;
                     inner.next_port = inner.next_port.wrapping_add(1);
                     let session = Session::new(port.config.clone(), port.mac, discriminator(), source, now);
                     tracing::info!("{}: BFD session begins", port.name);
-                    Entry { port, session, stirred: true, written: None }
+                    inner.stirred.insert(name.clone());
+                    Entry { port, session, queued: Millis::MAX, status: None }
                 }
             };
-            inner.entries.insert(entry.port.name.clone(), entry);
+            if !entry.port.deaf {
+                inner.hearing.insert(entry.port.id, name.clone());
+            }
+            inner.entries.insert(name, entry);
         }
-        inner.ended.extend(before.into_values().map(|entry| entry.port.row));
+        let gone: Vec<Entry> = before.into_values().collect();
+        inner.ended.extend(gone.into_iter().map(|entry| entry.port.row));
+        let entries = &inner.entries;
+        inner.queue.retain(|(at, name)| entries.get(name).is_some_and(|entry| entry.queued == *at));
         drop(guard);
         self.changed.notify_one();
     }
@@ -136,21 +166,24 @@ impl Sessions {
     /// Takes what has come, sends what is due.
     fn turn(&self, datapath: &Datapath) {
         let now = self.now();
-        let mut inner = self.inner.borrow_mut();
+        let mut guard = self.inner.borrow_mut();
+        let inner = &mut *guard;
         for frame in datapath.frames(FrameKind::Bfd) {
-            let entry = inner.entries.values_mut().find(|e| e.port.id == frame.port && !e.port.deaf);
-            if let Some(entry) = entry {
+            let Some(name) = inner.hearing.get(&frame.port) else { continue };
+            if let Some(entry) = inner.entries.get_mut(name) {
                 entry.session.receive(&frame.bytes, now);
-                entry.stirred = true;
+                inner.stirred.insert(name.clone());
             }
         }
-        let mut news = !inner.ended.is_empty();
-        for entry in inner.entries.values_mut() {
-            // of a thousand sessions most have nothing to do each time that one has
-            let stirred = std::mem::take(&mut entry.stirred);
-            if !stirred && entry.session.due() > now && !entry.port.config.forwarding_if_rx {
-                continue;
+        while let Some((at, name)) = inner.queue.pop_first() {
+            if at > now {
+                inner.queue.insert((at, name));
+                break;
             }
+            inner.stirred.insert(name);
+        }
+        for name in std::mem::take(&mut inner.stirred) {
+            let Some(entry) = inner.entries.get_mut(&name) else { continue };
             if entry.port.config.forwarding_if_rx {
                 entry.session.traffic(entry.port.counters.sum().rx_packets, now);
             }
@@ -159,15 +192,19 @@ impl Sessions {
                 datapath.inject(entry.port.id, &frame);
             }
             let status = entry.session.status(now);
-            if entry.written.as_ref() != Some(&status) {
-                if let Some(before) = &entry.written {
+            if entry.status.as_ref() != Some(&status) {
+                if let Some(before) = &entry.status {
                     log(&entry.port.name, before, &status);
                 }
-                entry.written = Some(status);
-                news = true;
+                entry.status = Some(status);
+                inner.news.insert(name.clone());
             }
+            let due = entry.due(now);
+            let before = std::mem::replace(&mut entry.queued, due);
+            inner.queue.remove(&(before, name.clone()));
+            inner.queue.insert((due, name));
         }
-        if news {
+        if !(inner.news.is_empty() && inner.ended.is_empty()) {
             self.news.notify_one();
         }
     }
@@ -175,11 +212,8 @@ impl Sessions {
     /// Until something is due.
     fn wait(&self) -> Duration {
         let (inner, now) = (self.inner.borrow(), self.now());
-        let due = inner.entries.values().map(|entry| {
-            let look = if entry.port.config.forwarding_if_rx { now + LOOK } else { Millis::MAX };
-            entry.session.due().min(look)
-        });
-        due.min().map_or(IDLE, |due| Duration::from_millis(due.saturating_sub(now).max(0) as u64).min(IDLE))
+        let due = inner.queue.first().map(|(due, _)| due.saturating_sub(now).max(0) as u64);
+        due.map_or(IDLE, |due| Duration::from_millis(due).min(IDLE))
     }
 
     fn now(&self) -> Millis {
@@ -191,12 +225,15 @@ impl Sessions {
         self.news.notified().await;
     }
 
-    /// Column `bfd_status` of every interface that has a session, or had one.
+    /// Column `bfd_status` of every interface with news of its session, or without one by now.
     pub fn status(&self) -> Vec<RowUpdate> {
-        let mut inner = self.inner.borrow_mut();
+        let mut guard = self.inner.borrow_mut();
+        let inner = &mut *guard;
         let ended = std::mem::take(&mut inner.ended).into_iter().map(|row| (row, Datum::empty_map()));
-        let standing = inner.entries.values().filter_map(|entry| {
-            let status = entry.written.as_ref()?.iter().map(|(key, value)| (*key, value.as_str()));
+        let news = std::mem::take(&mut inner.news);
+        let standing = news.iter().filter_map(|name| {
+            let entry = inner.entries.get(name)?;
+            let status = entry.status.as_ref()?.iter().map(|(key, value)| (*key, value.as_str()));
             Some((entry.port.row, Datum::map(status)))
         });
         let update =
@@ -235,10 +272,11 @@ impl Sessions {
     pub fn force(&self, name: Option<&str>, forwarding: Option<bool>) -> bool {
         let mut inner = self.inner.borrow_mut();
         let mut found = name.is_none();
-        for (key, entry) in &mut inner.entries {
-            if name.is_none_or(|name| name == key) {
+        let Inner { entries, stirred, .. } = &mut *inner;
+        for (key, entry) in entries {
+            if name.is_none_or(|name| *name == **key) {
                 entry.session.force(forwarding);
-                entry.stirred = true;
+                stirred.insert(key.clone());
                 found = true;
             }
         }

@@ -1,5 +1,6 @@
 //! Underpass itself: one daemon a host, docker0 and a GRE tunnel in one bridge, configured by its own command line.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -112,13 +113,24 @@ impl Daemon {
     pub fn start(binary: &Path, host: &Host, dir: &Path, option: Option<&str>) -> Result<Daemon> {
         let rundir = dir.join(host.letter);
         std::fs::create_dir(&rundir).with_context(|| format!("create {}", rundir.display()))?;
+        Daemon::start_in(binary, host, rundir, option)
+    }
+
+    /// Starts it anew where it was, with what it was configured to be. It must have ended.
+    pub fn start_again(&mut self, binary: &Path, host: &Host, dir: &Path) -> Result<()> {
+        *self = Daemon::start_in(binary, host, dir.join(host.letter), None)?;
+        Ok(())
+    }
+
+    fn start_in(binary: &Path, host: &Host, rundir: PathBuf, option: Option<&str>) -> Result<Daemon> {
         let mut command = Command::new(binary);
         command.arg("vswitchd").arg("--rundir").arg(&rundir).arg("--db").arg(rundir.join("conf.db"));
         command.args(option);
         let log = rundir.join("underpass.log");
         let mut job = host.ns.enter(|| Job::start(&mut command, &log))?;
         let socket = rundir.join("db.sock");
-        job.wait_until("its socket", || socket.exists())?;
+        // one that was killed leaves the file
+        job.wait_until("its socket", || UnixStream::connect(&socket).is_ok())?;
         Ok(Daemon { job, binary: binary.to_string_lossy().into_owned(), rundir })
     }
 

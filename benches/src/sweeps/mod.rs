@@ -1,5 +1,6 @@
 //! How the cost of a frame grows with its size, with the number of stations, of tunnels and of security associations.
 
+mod scale;
 mod scene;
 mod traffic;
 mod workers;
@@ -95,7 +96,7 @@ struct Point {
 
 /// Runs every sweep, or those that are `wanted`, and writes sweeps.json, sweeps.md and an SVG for each into `out`.
 pub fn run(binary: &Path, wanted: &[String], out: &Path) -> Result<()> {
-    let known: Vec<&str> = SWEEPS.iter().map(|s| s.name).chain([workers::NAME]).collect();
+    let known: Vec<&str> = SWEEPS.iter().map(|s| s.name).chain([workers::NAME, scale::NAME]).collect();
     if let Some(unknown) = wanted.iter().find(|w| !known.contains(&w.as_str())) {
         bail!("there is no sweep '{unknown}'; there are {}", known.join(", "));
     }
@@ -112,17 +113,22 @@ pub fn run(binary: &Path, wanted: &[String], out: &Path) -> Result<()> {
         }
     }
     let by_workers = if is_wanted(workers::NAME) { workers::measure(binary) } else { Vec::new() };
+    let at_scale = if is_wanted(scale::NAME) { scale::measure(binary)? } else { Vec::new() };
     if interrupted() {
         bail!("interrupted; nothing was written");
     }
-    let table = markdown(&points) + &workers::markdown(&by_workers);
+    let mut table = if points.is_empty() { String::new() } else { markdown(&points) };
+    table += &workers::markdown(&by_workers);
+    table += &scale::markdown(&at_scale);
     let write = |name: String, text: &str| {
         let path = out.join(name);
         fs::write(&path, text).with_context(|| format!("write {}", path.display()))
     };
     write(
         "sweeps.json".into(),
-        &serde_json::to_string_pretty(&json!({ "points": points, "workers": by_workers }))?,
+        &serde_json::to_string_pretty(
+            &json!({ "points": points, "workers": by_workers, "scale": at_scale }),
+        )?,
     )?;
     write("sweeps.md".into(), &table)?;
     for sweep in &SWEEPS {

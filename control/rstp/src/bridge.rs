@@ -86,12 +86,15 @@ impl Core {
     }
 }
 
-/// A bridge's part in the tree; see the crate.
+/// A bridge's part in the tree; see the crate. What it is told has its effect with [`Bridge::settle`] or [`Bridge::poll`], so that
+/// a thousand ports that change at once do not have the machines of all of them run a thousand times.
 #[derive(Debug)]
 pub struct Bridge {
     core: Core,
     /// By key.
     ports: Vec<Port>,
+    /// A machine may have cause to move.
+    stirred: bool,
 }
 
 /// Rounds of the loop after which it is left to the next event to go on. They are a few; the machines are not to be able to
@@ -104,7 +107,7 @@ impl Bridge {
         let root = Root { priority: Priority::default(), times: config.times, port: None };
         let mut core = Core { config, root, actions: VecDeque::new() };
         core.root = core.itself();
-        Bridge { core, ports: Vec::new() }
+        Bridge { core, ports: Vec::new(), stirred: false }
     }
 
     /// Follows a change of configuration. Of the version, all ports begin anew (17.13.4).
@@ -126,7 +129,7 @@ impl Bridge {
         if self.ports.is_empty() {
             self.core.root = self.core.itself();
         }
-        self.run();
+        self.stirred = true;
     }
 
     /// Adds a port, which is down, or follows a change of its configuration. A new one passes nothing.
@@ -151,13 +154,16 @@ impl Bridge {
                 (port.reselect, port.selected) = (true, false);
             }
         }
-        self.run();
+        self.stirred = true;
     }
 
     /// The port is gone.
     pub fn remove_port(&mut self, key: PortKey) {
-        self.set_enabled(key, false);
-        self.ports.retain(|port| port.key != key);
+        let Ok(at) = self.ports.binary_search_by_key(&key, |port| port.key) else { return };
+        self.ports.remove(at);
+        // as when it had gone down: the others' roles are chosen without it
+        self.ports.iter_mut().take(1).for_each(|port| port.reselect = true);
+        self.stirred = true;
         self.core.actions.retain(|action| !matches!(action, Action::Transmit(k, _) | Action::State(k, _) | Action::Flush(k) if *k == key));
         if self.ports.is_empty() {
             self.core.root = self.core.itself();
@@ -170,7 +176,7 @@ impl Bridge {
         port.port_enabled = enabled;
         port.uptime = 0;
         port.hears_itself = false;
-        self.run();
+        self.stirred = true;
     }
 
     /// mcheck (17.19.13): finds out anew whether the neighbour speaks RSTP.
@@ -179,12 +185,16 @@ impl Bridge {
             && let Some(port) = self.port_mut(key)
         {
             port.mcheck = true;
-            self.run();
+            self.stirred = true;
         }
     }
 
     /// What came in by the port to the bridge group address, from LLC on.
     pub fn receive(&mut self, key: PortKey, payload: &[u8]) {
+        // A port holds one at a time
+        if self.port_mut(key).is_some_and(|port| port.rcvd_bpdu.is_some()) {
+            self.settle();
+        }
         let BridgeConfig { id, version, .. } = self.core.config;
         let Some(port) = self.port_mut(key) else { return };
         match Bpdu::decode(payload) {
@@ -201,15 +211,17 @@ impl Bridge {
                     return;
                 }
                 port.rcvd_bpdu = Some(bpdu);
-                self.run();
+                self.stirred = true;
             }
         }
     }
 
     /// A second has passed.
     pub fn tick(&mut self) {
+        // what came before it was in time
+        self.settle();
         self.ports.iter_mut().for_each(timers::tick);
-        self.run();
+        self.stirred = true;
     }
 
     /// Has everybody forget what was learned, as if the topology had changed.
@@ -221,15 +233,28 @@ impl Bridge {
                 port.new_info = true;
             }
         }
-        self.run();
+        self.stirred = true;
     }
 
-    /// The next thing to do.
+    /// Has the machines do what they have cause for.
+    pub fn settle(&mut self) {
+        if std::mem::take(&mut self.stirred) {
+            self.run();
+        }
+    }
+
+    /// The next thing to do, once all machines are at rest.
     pub fn poll(&mut self) -> Option<Action> {
+        self.settle();
         self.core.actions.pop_front()
     }
 
-    /// How the bridge stands.
+    /// Takes back what [`Bridge::poll`] gave last and could not be done yet: it comes first again.
+    pub fn defer(&mut self, action: Action) {
+        self.core.actions.push_front(action);
+    }
+
+    /// How the bridge stands; as of when it last settled, like all that is told of it.
     pub fn status(&self) -> BridgeStatus {
         let Core { config, root, .. } = &self.core;
         BridgeStatus { config: *config, root: root.priority, times: root.times, root_port: root.port }

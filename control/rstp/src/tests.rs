@@ -229,6 +229,7 @@ fn two_ports_on_one_segment_leave_one() {
     let flags = bpdu::Flags { role: Designated, ..bpdu::Flags::NONE };
     let message = bpdu::Message { priority: first.priority, times: Times::default(), flags };
     net.bridges[0].receive(7, &Bpdu::Rapid(message).encode());
+    net.bridges[0].settle();
     assert_eq!(net.bridges[0].port(7).unwrap().role, Backup);
 }
 
@@ -244,6 +245,7 @@ fn a_port_without_a_neighbour_is_an_edge_after_three_seconds() {
     let priority = Priority { root: id(9), cost: 0, bridge: id(9), port: PortId(1) };
     net.bridges[0]
         .receive(0, &Bpdu::Rapid(bpdu::Message { priority, times: Times::default(), flags }).encode());
+    net.bridges[0].settle();
     assert!(!net.bridges[0].port(0).unwrap().edge);
     assert_eq!(net.bridges[0].port(0).unwrap().errors, 0);
     net.bridges[0].receive(0, b"\x42\x42\x03nonsense");
@@ -255,7 +257,52 @@ fn an_admin_edge_forwards_at_once() {
     let mut bridge = Bridge::new(BridgeConfig::new(id(1)));
     bridge.set_port(1, PortConfig { admin_edge: true, ..PortConfig::new(PortId(0x8001), 1) });
     bridge.set_enabled(1, true);
+    bridge.settle();
     assert_eq!(bridge.port(1).unwrap().state, Forwarding);
+}
+
+/// What happens to many ports at once comes to the same as one after the other.
+#[test]
+fn changes_at_once_come_to_what_they_do_one_by_one() {
+    let build = |at_once: bool| {
+        let mut bridge = Bridge::new(BridgeConfig::new(id(5)));
+        let pause = |bridge: &mut Bridge| {
+            if !at_once {
+                bridge.settle();
+            }
+        };
+        for key in 0..20 {
+            bridge.set_port(key, PortConfig::new(PortId(0x8000 | (key + 1)), 200));
+            pause(&mut bridge);
+            bridge.set_enabled(key, key % 5 != 0);
+            pause(&mut bridge);
+        }
+        for (key, root) in [(3, 2), (4, 1), (7, 3), (4, 1), (8, 1)] {
+            let priority = Priority { root: id(root), cost: 10, bridge: id(root), port: PortId(key) };
+            let message = bpdu::Message {
+                priority,
+                times: Times::default(),
+                flags: bpdu::Flags { role: Designated, ..bpdu::Flags::NONE },
+            };
+            bridge.receive(key, &Bpdu::Rapid(message).encode());
+            pause(&mut bridge);
+        }
+        bridge.remove_port(4);
+        pause(&mut bridge);
+        bridge.set_enabled(5, true);
+        bridge.settle();
+        while bridge.poll().is_some() {}
+        bridge.ports().map(|(key, port)| (key, port.role, port.state, port.priority)).collect::<Vec<_>>()
+    };
+    assert_eq!(build(true), build(false));
+    assert_eq!(
+        build(true)
+            .iter()
+            .filter(|(_, role, ..)| *role == crate::Role::Root)
+            .map(|(key, ..)| *key)
+            .collect::<Vec<_>>(),
+        [8]
+    );
 }
 
 #[test]

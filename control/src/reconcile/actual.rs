@@ -94,6 +94,8 @@ pub struct PortState {
     pub config: PortConfig,
     /// When it was made.
     pub since: Instant,
+    /// Since when it leads where it does: a tunnel's far end may become another one.
+    pub leads_since: Instant,
 }
 
 /// How a port hangs on the host.
@@ -200,7 +202,7 @@ impl PortState {
     /// A port that has just been made.
     pub fn new(port: Arc<Port>, attachment: Attachment, fdb: Arc<Fdb>) -> PortState {
         let (bond, config, since) = (None, PortConfig::default(), Instant::now());
-        PortState { port, attachment, fdb, bond, config, since }
+        PortState { port, attachment, fdb, bond, config, since, leads_since: since }
     }
 
     /// Whether it is a member of that bond.

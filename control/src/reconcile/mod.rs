@@ -337,6 +337,9 @@ impl Reconciler {
         let wanted = Wanted::from_database(db.borrow().db());
         let plan = self.protect(&wanted).await;
         self.follow_tunnels(&wanted, &plan).await;
+        if !self.redirected.is_empty() {
+            self.dirty |= self.spanning.follow(&self.links, &self.identity);
+        }
         self.settle().await;
         self.follow_trains(&wanted).await;
         let updates = self.tunnel_status(&wanted).await;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use datapath::fdb::Fdb;
 use datapath::port::{InUdp, RxRoad, Underlay};
@@ -113,6 +114,7 @@ impl Reconciler {
             });
             if standing.config.remote != config.remote {
                 self.redirected.extend(self.learned_at(bridge_name, name));
+                self.begin_anew(bridge_name, name);
             }
         }
     }
@@ -203,6 +205,14 @@ impl Reconciler {
         match &self.state.borrow().bridges.get(bridge)?.ports.get(name)?.port.kind {
             PortKind::Tunnel(tunnel) => Some(tunnel.clone()),
             PortKind::Local(_) | PortKind::Patch(_) => None,
+        }
+    }
+
+    /// Another bridge may be behind the port: what the spanning tree knew of it is void.
+    fn begin_anew(&self, bridge: &str, name: &str) {
+        let mut state = self.state.borrow_mut();
+        if let Some(port) = state.bridges.get_mut(bridge).and_then(|b| b.ports.get_mut(name)) {
+            port.leads_since = Instant::now();
         }
     }
 

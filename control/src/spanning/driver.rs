@@ -10,11 +10,13 @@ use rstp::Action;
 use rstp::bpdu::Bpdu;
 use tokio::time::MissedTickBehavior;
 
-use super::{Member, Spanning};
+use super::Spanning;
 use crate::reconcile::publish::{self, Published, readable};
 
 /// What engines count time by.
 const TICK: Duration = Duration::from_secs(1);
+/// When to try again to have workers go by what was decided.
+const AGAIN: Duration = Duration::from_millis(100);
 /// The shortest frame of Ethernet, its checksum not counted.
 const LEAST: usize = 60;
 
@@ -31,6 +33,7 @@ impl Spanning {
             tokio::select! {
                 () = self.ending.notified() => return,
                 () = self.work.notified() => {}
+                () = tokio::time::sleep(AGAIN), if self.owed.get() => {}
                 () = readable(frames.as_ref()) => self.receive(),
                 _ = ticks.tick() => {
                     self.receive();
@@ -52,8 +55,8 @@ impl Spanning {
         let mut trees = self.trees.borrow_mut();
         let tree = trees.iter_mut().find(|(_, tree)| tree.engine.port(port.0).is_some());
         let Some((bridge, tree)) = tree else { return };
-        let guarded = |(_, member): &(&String, &mut Member)| member.id == port && member.guard;
-        if let Some((name, member)) = tree.members.iter_mut().find(guarded) {
+        let named = tree.names.get(&port.0).and_then(|name| Some((name, tree.members.get_mut(name)?)));
+        if let Some((name, member)) = named.filter(|(_, member)| member.guard) {
             if !std::mem::replace(&mut member.shut, true) {
                 tracing::warn!(
                     "bridge {bridge}: port {name} is shut by its BPDU guard: a bridge is behind it; \
@@ -68,19 +71,23 @@ impl Spanning {
     }
 
     /// Does all that the engines want done. What ports may pass is in force in every worker before the next BPDU leaves, and
-    /// before addresses are forgotten.
+    /// before addresses are forgotten; where it cannot be yet, the rest waits.
     pub(super) async fn carry_out(&self) {
-        let shut = self.shut.take();
-        let (mut held_back, mut news) = (!shut, shut);
+        let mut news = self.shut.take();
+        let mut owed = self.owed.get() || news;
+        let mut stuck = false;
         while let Some((bridge, action)) = self.next() {
             if let Action::State(key, state) = action {
                 self.tell(&bridge, key, state);
-                (held_back, news) = (false, true);
+                (owed, news) = (true, true);
                 continue;
             }
-            if !std::mem::replace(&mut held_back, true) {
-                self.put_in_force().await;
+            if owed && !self.put_in_force().await {
+                self.defer(&bridge, action);
+                stuck = true;
+                break;
             }
+            owed = false;
             match action {
                 Action::Flush(key) => {
                     let fdb = self.state.borrow().bridges.get(&bridge).map(|b| b.fdb.clone());
@@ -93,9 +100,10 @@ impl Spanning {
                 Action::State(..) => {}
             }
         }
-        if !held_back {
-            self.put_in_force().await;
+        if owed && !stuck {
+            owed = !self.put_in_force().await;
         }
+        self.owed.set(owed);
         if news {
             self.news.notify_one();
         }
@@ -106,31 +114,39 @@ impl Spanning {
         trees.iter_mut().find_map(|(name, tree)| Some((name.clone(), tree.engine.poll()?)))
     }
 
-    async fn put_in_force(&self) {
+    fn defer(&self, bridge: &str, action: Action) {
+        if let Some(tree) = self.trees.borrow_mut().get_mut(bridge) {
+            tree.engine.defer(action);
+        }
+    }
+
+    /// Has workers go by what ports may pass. False: they do not yet.
+    async fn put_in_force(&self) -> bool {
         self.hold_back();
         match publish::publish(&self.datapath, &self.state).await {
-            Published::InForce => {}
+            Published::InForce => true,
             Published::Late => {
-                tracing::error!("the datapath has not taken up what a spanning tree decided in time");
+                tracing::error!(
+                    "the datapath has not taken up what a spanning tree decided in time; will try again"
+                );
+                false
             }
-            // The reconciler is about to put one of them away, and publishes then
-            Published::EqualTunnels(_) => {}
+            // The reconciler is about to put one of them away
+            Published::EqualTunnels(_) => false,
         }
     }
 
     fn tell(&self, bridge: &str, key: u16, state: rstp::State) {
         let trees = self.trees.borrow();
         let Some(tree) = trees.get(bridge) else { return };
-        let name = tree.members.iter().find(|(_, member)| member.id.0 == key).map(|(name, _)| name);
-        if let (Some(name), Some(port)) = (name, tree.engine.port(key)) {
+        if let (Some((name, _)), Some(port)) = (tree.member(key), tree.engine.port(key)) {
             tracing::info!("bridge {bridge}: port {name} is {state:?} ({:?})", port.role);
         }
     }
 
     fn transmit(&self, bridge: &str, key: u16, bpdu: &Bpdu) {
         let trees = self.trees.borrow();
-        let members = trees.get(bridge).map(|tree| tree.members.values());
-        let Some(member) = members.and_then(|mut all| all.find(|member| member.id.0 == key)) else { return };
+        let Some((_, member)) = trees.get(bridge).and_then(|tree| tree.member(key)) else { return };
         if !self.datapath.inject(member.id, &frame(member.source, bpdu)) {
             tracing::debug!("bridge {bridge}: a BPDU found no room");
         }

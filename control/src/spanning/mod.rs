@@ -10,7 +10,7 @@ pub mod view;
 pub mod wishes;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,7 +18,7 @@ use std::time::Instant;
 use datapath::handle::Datapath;
 use datapath::snapshot::{Port, PortId, StpState};
 use ovsdb::{Database, Uuid};
-use rstp::PortConfig;
+use rstp::{PortConfig, PortKey};
 use tokio::sync::Notify;
 
 use crate::devices::mac_for;
@@ -43,8 +43,10 @@ pub struct Spanning {
     ending: Notify,
     /// What operators see has changed.
     news: Notify,
-    /// A guard has shut a port, and workers do not know yet.
+    /// A guard has shut a port, and nobody knows yet.
     shut: Cell<bool>,
+    /// Workers do not go by what ports may pass yet. Until they do, no BPDU leaves.
+    owed: Cell<bool>,
 }
 
 /// The tree of one bridge.
@@ -54,6 +56,8 @@ struct Tree {
     engine: rstp::Bridge,
     /// By interface name.
     members: BTreeMap<String, Member>,
+    /// Interface names by the engine's keys.
+    names: HashMap<PortKey, String>,
     /// Ports that there was no number for, and the log says so.
     numberless: BTreeSet<String>,
 }
@@ -63,7 +67,8 @@ struct Tree {
 struct Member {
     /// In the datapath; also the engine's key.
     id: PortId,
-    /// When the port was made: one that is made anew, be it with the same id, begins anew.
+    /// Since when the port leads where it does: one that is made anew, be it with the same id, begins anew, and so does a tunnel with
+    /// another far end.
     since: Instant,
     /// The Port's row.
     row: Uuid,
@@ -108,6 +113,7 @@ impl Spanning {
             ending: Notify::new(),
             news: Notify::new(),
             shut: Cell::new(false),
+            owed: Cell::new(false),
         }
     }
 
@@ -147,10 +153,12 @@ impl Spanning {
                     mode: wish.mode,
                     engine: rstp::Bridge::new(config),
                     members: BTreeMap::new(),
+                    names: HashMap::new(),
                     numberless: BTreeSet::new(),
                 });
                 tree.engine.configure(config);
                 tree.follow(name, wish, bridge, links, identity);
+                tree.engine.settle();
             }
         }
         self.work.notify_one();
@@ -186,6 +194,7 @@ impl Spanning {
                 };
                 tree.engine.set_enabled(member.id.0, member.enabled());
             }
+            tree.engine.settle();
         }
         drop(trees);
         self.work.notify_one();
@@ -249,6 +258,11 @@ impl Spanning {
 }
 
 impl Tree {
+    /// The interface and the member that the engine calls so.
+    fn member(&self, key: PortKey) -> Option<(&String, &Member)> {
+        self.members.get_key_value(self.names.get(&key)?)
+    }
+
     /// Brings the engine's ports to those that are there and shall take part.
     fn follow(
         &mut self,
@@ -258,13 +272,14 @@ impl Tree {
         links: &Links,
         identity: &str,
     ) {
-        let there = |name: &str| bridge.ports.get(name).map(|port| (port.port.id, port.since));
-        let Tree { engine, members, numberless, .. } = self;
+        let there = |name: &str| bridge.ports.get(name).map(|port| (port.port.id, port.leads_since));
+        let Tree { engine, members, names, numberless, .. } = self;
         numberless.retain(|name| wish.ports.contains_key(name));
         members.retain(|name, member| {
             let stays = wish.ports.contains_key(name) && there(name) == Some((member.id, member.since));
             if !stays {
                 engine.remove_port(member.id.0);
+                names.remove(&member.id.0);
             }
             stays
         });
@@ -287,9 +302,12 @@ impl Tree {
             let source = source.unwrap_or_else(|| mac_for(&[identity, bridge_name, name, "bpdu"]));
             let id = port.port.id;
             engine.set_port(id.0, asked.config(wish.mode, number));
+            if names.get(&id.0) != Some(name) {
+                names.insert(id.0, name.clone());
+            }
             let member = members.entry(name.clone()).or_insert_with(|| Member {
                 id,
-                since: port.since,
+                since: port.leads_since,
                 row: asked.row,
                 number,
                 source,

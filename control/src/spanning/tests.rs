@@ -146,3 +146,42 @@ async fn a_guard_shuts_its_port_until_it_is_taken_away() {
     assert_eq!(lab.states()[1], StpState::Blocking);
     assert_eq!(lab.port("gre1", "rstp_status", "bpdu_guard"), "");
 }
+
+#[tokio::test]
+async fn a_tunnel_with_another_far_end_begins_anew() {
+    use StpState::{Blocking, Forwarding};
+    let lab = Lab::new(json!({"rstp_enable": true}));
+    lab.spanning.deliver(PortId(1), &better());
+    lab.carry_out().await;
+    assert_eq!(lab.states(), [Blocking, Forwarding]);
+    lab.follow();
+    assert_eq!(lab.states(), [Blocking, Forwarding]);
+    let lead = |name: &str, remote: [u8; 4]| {
+        let mut state = lab.spanning.state.borrow_mut();
+        let port = state.bridges.get_mut("br0").unwrap().ports.get_mut(name).unwrap();
+        let tunnel = Tunnel::new(TunnelConfig::to(Ipv4Addr::from(remote).into()), None, 1500);
+        port.port = Arc::new(Port { kind: PortKind::Tunnel(Arc::new(tunnel)), ..Port::clone(&port.port) });
+        port.leads_since = Instant::now();
+    };
+    lead("gre1", [192, 0, 2, 9]);
+    lab.follow();
+    assert_eq!(lab.states(), [Blocking, Blocking]);
+    lab.carry_out().await;
+    assert!(lab.spanning.show(Mode::Rstp, None).unwrap().contains("This bridge is the root"));
+
+    // What the datapath cannot take up is said to nobody until it can
+    lead("gre1", [192, 0, 2, 1]);
+    lab.follow();
+    lab.spanning.deliver(PortId(0), &better());
+    lab.carry_out().await;
+    assert!(lab.spanning.owed.get());
+    let sent = |lab: &Lab| lab.spanning.trees.borrow_mut().get_mut("br0").unwrap().engine.poll();
+    let first = sent(&lab).unwrap();
+    assert!(!matches!(first, rstp::Action::State(..)), "{first:?}");
+    lab.spanning.trees.borrow_mut().get_mut("br0").unwrap().engine.defer(first);
+    lead("gre1", [192, 0, 2, 9]);
+    lab.follow();
+    lab.carry_out().await;
+    assert!(!lab.spanning.owed.get());
+    assert_eq!(sent(&lab), None);
+}
