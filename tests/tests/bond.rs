@@ -8,6 +8,7 @@ use harness::cli::poll_within;
 use harness::frames::{Frames, frame};
 use harness::ovs::{Ovs, normalise};
 use harness::topology::{UNDERLAY, reaches, two_switches};
+use harness::traffic::{Flow, Sequence};
 use harness::{Capture, Host, Netns, traffic};
 
 const BROADCAST: [u8; 6] = [0xff; 6];
@@ -323,4 +324,51 @@ fn of_two_tunnels_the_one_that_works_is_active() {
     active("t0");
     reaches(a, &b.docker0());
     traffic::ping(a, &b.docker0(), 5);
+}
+
+/// Numbered datagrams both ways, while the operator and a cut wire change what is active.
+#[test]
+fn nothing_is_doubled_while_it_fails_over() {
+    let mut hosts = [Host::new("hA", 11), Host::new("hB", 42)];
+    for wire in ["e0", "e1"] {
+        hosts[0].ns.veth(wire, &hosts[1].ns, wire, 1500);
+    }
+    for host in &mut hosts {
+        host.start();
+        host.overlay();
+    }
+    let [a, b] = &hosts;
+    // else the kernel waits for up to a second before it tells of a wire that is cut after another
+    a.vsctl(
+        "add-bond br0 bond0 e0 e1 bond_mode=active-backup other_config:bond-detect-mode=miimon \
+         other_config:bond-miimon-interval=20",
+    );
+    b.vsctl("add-port br0 e0 -- add-port br0 e1");
+    let macs = ["e0", "e1"].map(|wire| a.get("interface", wire, "mac_in_use"));
+    let active = |at: usize| a.wait_for("port", "bond0", "bond_active_slave", &macs[at]);
+    active(0);
+    reaches(a, &b.docker0());
+    let flow = |from, to: &Host, port| {
+        let flow = Flow { port, count: 3000, sizes: (64, 1200), rate: 1000 };
+        Sequence::flow(from, to, &to.docker0(), flow)
+    };
+    let streams = [flow(a, b, 17001), flow(b, a, 17002)];
+    for at in [1, 0] {
+        a.appctl(&format!("bond/set-active-member bond0 e{at}"));
+        active(at);
+    }
+    b.ns.sh("ip link set e0 down");
+    active(1);
+    b.ns.sh("ip link set e0 up");
+    poll_within(Duration::from_secs(10), "e0 enabled", || {
+        a.appctl("bond/show").contains("member e0: enabled").then_some(())
+    });
+    b.ns.sh("ip link set e1 down");
+    active(0);
+    for stream in streams {
+        let stream = stream.finish();
+        println!("{stream:?}");
+        assert_eq!((stream.duplicates, stream.corrupt), (0, 0), "{stream:?}");
+        assert!(stream.received > 1500, "{stream:?}");
+    }
 }

@@ -59,6 +59,8 @@ struct Entry {
     bridge: String,
     row: Uuid,
     members: BTreeSet<String>,
+    /// How often its links are looked at. None: the kernel tells of them.
+    look: Option<Duration>,
     bond: Bond,
     /// Another member is active, and the stations on this side have not been announced there.
     moved: bool,
@@ -85,6 +87,12 @@ impl Bonds {
         self.inner.borrow().bonds.is_empty()
     }
 
+    /// How often links are to be looked at for the sake of bonds that do not wait for the kernel's word. It comes at most once a
+    /// second where links change often.
+    pub fn interval(&self) -> Option<Duration> {
+        self.inner.borrow().bonds.values().filter_map(|entry| entry.look).min()
+    }
+
     /// Has bonds as they are wanted, of ports that work, and their choice in `state`. True: that has changed.
     pub fn follow(&self, wanted: &Wanted, state: &mut State, links: &Links) -> bool {
         let mut guard = self.inner.borrow_mut();
@@ -96,6 +104,7 @@ impl Bonds {
                     bridge: bridge_name.clone(),
                     row: wish.row,
                     members: BTreeSet::new(),
+                    look: None,
                     bond: Bond::new(name, wish.settings.clone(), wish.last),
                     moved: false,
                     lessons: Vec::new(),
@@ -103,6 +112,7 @@ impl Bonds {
                 });
                 entry.bridge.clone_from(bridge_name);
                 entry.members.clone_from(&wish.members);
+                entry.look = wish.look;
                 entry.bond.configure(wish.settings.clone());
                 guard.bonds.insert(name.clone(), entry);
             }

@@ -1,6 +1,7 @@
 //! What rows say of bonds. Pure: rows in, wishes out.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use ovsdb::{Row, Uuid};
 
@@ -16,9 +17,14 @@ pub struct WantedBond {
     pub settings: Settings,
     /// `bond_active_slave`: who was active in an earlier run; zero for nobody.
     pub last: Mac,
+    /// How often links are looked at. None: the kernel tells of them.
+    pub look: Option<Duration>,
     /// Its interfaces.
     pub members: BTreeSet<String>,
 }
+
+/// `bond-miimon-interval` in milliseconds where it is not said, and the least.
+const MIIMON: (u64, u64) = (200, 10);
 
 /// Reads the row of a bond. Err: it asks for what there is not, and doing less could close a loop or lose frames.
 pub fn read(port: &Row, members: BTreeSet<String>, warnings: &mut Vec<String>) -> Result<WantedBond, String> {
@@ -45,13 +51,18 @@ pub fn read(port: &Row, members: BTreeSet<String>, warnings: &mut Vec<String>) -
         (None, None) => {}
     }
     let mut warn = |what: String| warnings.push(format!("port {name}: {what}"));
-    match config("bond-detect-mode") {
-        None | Some("carrier") => {}
+    let look = match config("bond-detect-mode") {
+        None | Some("carrier") => None,
         Some("miimon") => {
-            warn("links are watched by their carrier, which is heard of at once, not by MII (miimon)".into())
+            let interval = config("bond-miimon-interval").and_then(|text| text.parse().ok());
+            let interval = interval.filter(|ms| *ms > 0).unwrap_or(MIIMON.0).max(MIIMON.1);
+            Some(Duration::from_millis(interval))
         }
-        Some(other) => warn(format!("unsupported bond-detect-mode {other}, defaulting to carrier")),
-    }
+        Some(other) => {
+            warn(format!("unsupported bond-detect-mode {other}, defaulting to carrier"));
+            None
+        }
+    };
     if port.bool("bond_fake_iface") {
         warn("a device for the bond (bond_fake_iface) is not in this version; the bond works without".into());
     }
@@ -64,7 +75,7 @@ pub fn read(port: &Row, members: BTreeSet<String>, warnings: &mut Vec<String>) -
         fallback,
     };
     let last = port.opt_str("bond_active_slave").and_then(parse_mac).unwrap_or_default();
-    Ok(WantedBond { row: port.uuid(), settings, last, members })
+    Ok(WantedBond { row: port.uuid(), settings, last, look, members })
 }
 
 #[cfg(test)]
@@ -120,9 +131,19 @@ mod tests {
             read_one(json!({"bond_mode": "balance-tcp", "lacp": "active", "other_config": fallback}));
         assert!(wanted.unwrap().settings.fallback);
         assert_eq!(warnings.len(), 1);
-        let config = map(&[("bond-detect-mode", "miimon")]);
+        let config = map(&[("bond-detect-mode", "arp")]);
         let (wanted, warnings) = read_one(json!({"bond_fake_iface": true, "other_config": config}));
-        assert!(wanted.is_ok());
+        assert!(wanted.is_ok_and(|wanted| wanted.look.is_none()));
         assert_eq!(warnings.len(), 2, "{warnings:?}");
+    }
+
+    #[test]
+    fn how_often_links_are_looked_at() {
+        for (interval, want) in [("", 200), ("-1", 200), ("0", 200), ("1", 10), ("500", 500)] {
+            let config = map(&[("bond-detect-mode", "miimon"), ("bond-miimon-interval", interval)]);
+            let (wanted, warnings) = read_one(json!({"other_config": config}));
+            assert_eq!(wanted.unwrap().look, Some(Duration::from_millis(want)), "{interval}");
+            assert!(warnings.is_empty());
+        }
     }
 }

@@ -195,7 +195,7 @@ impl Reconciler {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut unseen = None::<Change>;
-        let (mut due, mut rest_until) = (Instant::now(), Instant::now());
+        let (mut due, mut rest_until, mut look) = (Instant::now(), Instant::now(), Instant::now());
         loop {
             tokio::select! {
                 () = &mut stop => break,
@@ -217,6 +217,11 @@ impl Reconciler {
                         _ => self.follow_paths(db).await,
                     }
                     rest_until = Instant::now() + APART;
+                }
+                () = tokio::time::sleep_until(look.into()), if bonds.interval().is_some() => {
+                    self.look_around().await;
+                    self.look_at_bonds();
+                    look = Instant::now() + bonds.interval().unwrap_or(TICK);
                 }
                 () = readable(events.as_ref()) => self.heed_events(db).await,
                 () = self.choice.changed() => self.follow_paths(db).await,
