@@ -235,7 +235,7 @@ pub struct Migrate {
 impl Migrate {
     /// How long tunnels may take.
     pub fn patience(&self) -> Duration {
-        Duration::from_secs(self.wait)
+        Duration::from_secs(self.wait.min(24 * 3600))
     }
 }
 

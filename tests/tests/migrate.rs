@@ -13,6 +13,7 @@ struct Scene {
     /// Ends before the host whose programs they are.
     strays: Strays,
     _ovs: Ovs,
+    disk: Option<Full>,
     a: Host,
     b: Host,
 }
@@ -36,8 +37,14 @@ impl Drop for Strays {
 impl Scene {
     #[track_caller]
     fn new() -> Scene {
+        Scene::on(|_| None)
+    }
+
+    #[track_caller]
+    fn on(disk: impl FnOnce(&Host) -> Option<Full>) -> Scene {
         let hosts = [Host::new("ovs", 11), Host::new("hB", 42)];
         cable(&hosts, 1500);
+        let disk = disk(&hosts[0]);
         let [a, mut b] = hosts;
         let ovs = Ovs::start(&a);
         // as ovs-ctl does
@@ -50,11 +57,19 @@ impl Scene {
             host.vsctl("add-port br0 v7 tag=7 -- set interface v7 type=internal");
             host.sh(&format!("ip addr add 10.7.0.{n}/24 dev v7; ip link set v7 mtu 1400 up"));
         }
+        // routes of which one needs the other, whichever the kernel lists first; addresses of all kinds
         a.sh("ip route add 10.99.0.0/16 via 10.0.42.1 dev br0 metric 7
-            sysctl -qw net.ipv4.conf.br0.rp_filter=2");
+            sysctl -qw net.ipv4.conf.br0.rp_filter=2
+            ip addr add 10.77.0.1/32 dev br0
+            ip route add 10.77.0.254 dev br0 scope link
+            ip route add default via 10.77.0.254 dev br0
+            ip route add 10.98.0.0/16 via 203.0.113.9 dev br0 onlink
+            ip addr add 10.1.1.5 peer 10.1.1.1/32 dev br0
+            ip addr add fe80::1/64 dev v7 nodad
+            ip addr add 10.7.9.1/24 dev v7 noprefixroute");
         reaches(&a, "10.0.42.1");
         reaches(&a, "10.7.0.2");
-        Scene { strays: Strays(a.rundir().to_owned()), _ovs: ovs, a, b }
+        Scene { strays: Strays(a.rundir().to_owned()), _ovs: ovs, disk, a, b }
     }
 
     fn migrate(&self, words: &str) -> Out {
@@ -69,7 +84,7 @@ impl Scene {
         let devices = "for d in br-phy br0 v7; do
                 ip -o link show $d | sed 's/.*mtu \\([0-9]*\\).*ether \\([^ ]*\\).*/\\1 \\2/'
                 ip -o addr show $d | sed 's/^[0-9]*: //; s/ brd [^ ]*//; s/valid_lft.*//'
-                ip route show dev $d | sed 's/ *linkdown//'
+                ip route show dev $d | sed 's/ *linkdown//' | sort
                 cat /proc/sys/net/ipv4/conf/$d/rp_filter
             done";
         format!("{}\n{}", ovs::normalise(&self.a.vsctl("show"), &self.a), self.a.sh(devices))
@@ -147,7 +162,10 @@ fn there_and_back_again() {
     scene.a.vsctl("set bridge br0 external_ids:since=underpass");
     let pings = Pings::start(&scene.a);
     let db = scene.a.conf_db().display().to_string();
-    let back = scene.migrate(&format!("--back --db {db}"));
+    // by a name that leads to it, as Debian has one
+    let link = scene.a.rundir().join("link.db");
+    std::os::unix::fs::symlink(&db, &link).unwrap();
+    let back = scene.migrate(&format!("--back --db {}", link.display()));
     assert!(back.success() && back.stdout.contains("Open vSwitch runs again."), "{back:?}");
     assert!(!scene.runs_underpass());
     assert_eq!(scene.state(), before);
@@ -157,12 +175,63 @@ fn there_and_back_again() {
     assert!(answered > 0 && sent - answered < 1000, "{answered} of {sent}");
     assert_eq!(scene.copies("conf.db.underpass-"), 1);
 
+    // what is added and taken away meanwhile is none of the way back's business
     let taken = scene.migrate("--take-over");
     assert!(taken.success(), "{taken:?}");
+    scene.a.vsctl("del-port v7 -- add-port br0 v8 -- set interface v8 type=internal");
+    scene.a.sh("ip addr add 10.8.0.1/24 dev v8");
     let back = scene.migrate(&format!("--back --saved --db {db}"));
     assert!(back.success(), "{back:?}");
     assert_eq!(scene.state(), before);
     scene.works();
+
+    let taken = scene.migrate("--take-over");
+    assert!(taken.success(), "{taken:?}");
+    scene.a.vsctl("del-port v7");
+    let back = scene.migrate(&format!("--back --db {db}"));
+    assert!(back.success() && !back.stdout.contains("v7"), "{back:?}");
+    reaches(&scene.a, "10.0.42.1");
+}
+
+/// A file system that is full but for what the record of a migration takes.
+struct Full(std::path::PathBuf);
+
+impl Full {
+    fn mount(at: &Path) -> Full {
+        cli::run(std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(at));
+        Full(at.to_owned())
+    }
+
+    /// Leaves so many bytes.
+    fn fill(&self, but: usize) {
+        let room = std::fs::read(self.0.join("room"));
+        assert!(room.is_err());
+        let mut file = std::fs::File::create(self.0.join("fill")).unwrap();
+        let _ = std::io::copy(&mut std::io::repeat(1), &mut file);
+        file.set_len(file.metadata().unwrap().len() - but as u64).unwrap();
+    }
+}
+
+impl Drop for Full {
+    fn drop(&mut self) {
+        let _ = cli::output(std::process::Command::new("umount").arg("-l").arg(&self.0));
+    }
+}
+
+#[test]
+fn a_full_disk_loses_nothing() {
+    for left in [4096, 8192, 20480] {
+        let scene = Scene::on(|a| Some(Full::mount(a.rundir())));
+        let before = scene.state();
+        let db = std::fs::read(scene.a.conf_db()).unwrap();
+        scene.disk.as_ref().unwrap().fill(left);
+        let failed = scene.migrate("--take-over");
+        assert!(failed.code == 1, "{failed:?}");
+        assert!(!scene.runs_underpass());
+        assert!(std::fs::read(scene.a.conf_db()).unwrap().starts_with(&db), "{left} bytes were left");
+        assert_eq!(scene.state(), before);
+        scene.works();
+    }
 }
 
 #[test]

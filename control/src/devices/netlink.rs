@@ -15,13 +15,13 @@ use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressMessage, AddressScope, CacheInfo,
 };
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteProtocol, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, MulticastGroup};
@@ -148,7 +148,7 @@ impl std::str::FromStr for Address {
     }
 }
 
-/// An address, and for how long a link has it.
+/// An address with all that goes with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Lease {
     /// It.
@@ -156,6 +156,12 @@ pub struct Lease {
     pub address: Address,
     /// Seconds for which it is preferred, and for which it is valid; None: for ever.
     pub seconds: Option<(u32, u32)>,
+    /// The other end, of a point-to-point address.
+    pub peer: Option<IpAddr>,
+    /// Its scope (ifa_scope).
+    pub scope: u8,
+    /// The kernel makes no route to its network.
+    pub no_prefix_route: bool,
 }
 
 mod as_text {
@@ -271,7 +277,8 @@ impl Netlink {
         Ok(found)
     }
 
-    /// The same with those that expire, as far as it was not the kernel that made them of what routers say.
+    /// All that would not come again by themselves, or would with another lifetime: those that expire as well, and link-local
+    /// ones. Not the kernel's temporary ones (RFC 8981).
     pub async fn leases(&self, index: u32) -> io::Result<Vec<Lease>> {
         let mut request = self.handle.address().get().set_link_index_filter(index).execute();
         let mut found = Vec::new();
@@ -283,10 +290,12 @@ impl Netlink {
 
     /// Adds an address. No error when the link has it already.
     pub async fn add_address(&self, index: u32, address: Address) -> io::Result<()> {
-        self.add_lease(index, &Lease { address, seconds: None }).await
+        let scope = AddressScope::Universe.into();
+        let lease = Lease { address, seconds: None, peer: None, scope, no_prefix_route: false };
+        self.add_lease(index, &lease).await
     }
 
-    /// The same for some time only.
+    /// The same with all that goes with it.
     pub async fn add_lease(&self, index: u32, lease: &Lease) -> io::Result<()> {
         let address = lease.address;
         let mut request = self.handle.address().add(index, address.ip, address.prefix);
@@ -295,9 +304,18 @@ impl Netlink {
             (until.ifa_preferred, until.ifa_valid) = (preferred, valid);
             request.message_mut().attributes.push(AddressAttribute::CacheInfo(until));
         }
-        if address.ip.is_ipv6() {
-            // Usable at once: duplicate detection would leave it unusable for a second, and the address only moves
-            request.message_mut().attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        request.message_mut().header.scope = lease.scope.into();
+        if let Some(peer) = lease.peer {
+            let is_address = |a: &AddressAttribute| matches!(a, AddressAttribute::Address(_));
+            request.message_mut().attributes.retain(|a| !is_address(a));
+            request.message_mut().attributes.push(AddressAttribute::Address(peer));
+        }
+        let mut flags = AddressFlags::empty();
+        // Usable at once: duplicate detection would leave it unusable for a second, and the address only moves
+        flags.set(AddressFlags::Nodad, address.ip.is_ipv6());
+        flags.set(AddressFlags::Noprefixroute, lease.no_prefix_route);
+        if !flags.is_empty() {
+            request.message_mut().attributes.push(AddressAttribute::Flags(flags));
         }
         match request.execute().await.map_err(kernel_error) {
             Err(e) if e.raw_os_error() == Some(libc::EEXIST) => Ok(()),
@@ -439,7 +457,7 @@ impl NewLink<'_> {
     }
 }
 
-/// A route as `underpass attach` remembers it. What it leaves out (encapsulation, several next hops) is not moved.
+/// A route as `underpass attach` and `migrate` remember it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Route {
     /// Destination; None is the default route of its family.
@@ -458,6 +476,12 @@ pub struct Route {
     pub protocol: u8,
     /// Its scope (rtm_scope).
     pub scope: u8,
+    /// The next hop is on the link, whatever other routes say.
+    #[serde(default)]
+    pub on_link: bool,
+    /// What it has that is not kept, in words.
+    #[serde(default)]
+    pub lacks: Option<String>,
 }
 
 impl Route {
@@ -473,6 +497,8 @@ impl Route {
             table: header.table.into(),
             protocol: header.protocol.into(),
             scope: header.scope.into(),
+            on_link: header.flags.contains(RouteFlags::Onlink),
+            lacks: None,
         };
         let mut out = 0;
         for attribute in &message.attributes {
@@ -485,6 +511,13 @@ impl Route {
                 }
                 RouteAttribute::Gateway(a) => route.via = Some(ip(a)?),
                 RouteAttribute::PrefSource(a) => route.src = Some(ip(a)?),
+                RouteAttribute::Metrics(_) => route.lacks = Some("metrics".into()),
+                RouteAttribute::Via(_) => route.lacks = Some("a next hop of the other family".into()),
+                RouteAttribute::EncapType(_) => route.lacks = Some("an encapsulation".into()),
+                RouteAttribute::MultiPath(hops) if hops.iter().any(|hop| hop.interface_index == index) => {
+                    out = index;
+                    route.lacks = Some("several next hops".into());
+                }
                 _ => {}
             }
         }
@@ -492,8 +525,14 @@ impl Route {
         (out == index && made && header.kind == RouteType::Unicast).then_some(route)
     }
 
+    /// Whether it can be added as it is kept here. Metrics it can do without.
+    pub fn is_usable(&self) -> bool {
+        self.lacks.as_deref().is_none_or(|lacks| lacks == "metrics")
+    }
+
     fn message(&self, index: u32) -> RouteMessage {
         let mut message = RouteMessage::default();
+        message.header.flags.set(RouteFlags::Onlink, self.on_link);
         message.header.address_family = if self.v6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
         message.header.protocol = self.protocol.into();
         message.header.scope = self.scope.into();
@@ -587,8 +626,16 @@ fn link(message: LinkMessage) -> Link {
             LinkAttribute::CarrierChanges(n) => link.carrier_changes = n,
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
-                    if let LinkInfo::Kind(kind) = info {
-                        link.kind = kind.to_string();
+                    match info {
+                        LinkInfo::Kind(kind) => link.kind = kind.to_string(),
+                        // a VXLAN device names the one below in words of its own
+                        LinkInfo::Data(InfoData::Vxlan(words)) => {
+                            let below = |w: &InfoVxlan| {
+                                if let InfoVxlan::Link(below) = w { Some(*below) } else { None }
+                            };
+                            link.below = words.iter().find_map(below).unwrap_or(link.below);
+                        }
+                        _ => {}
                     }
                 }
             }
@@ -632,28 +679,38 @@ fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
 }
 
 fn address(message: &AddressMessage) -> Option<Address> {
+    if message.header.scope == AddressScope::Link {
+        return None;
+    }
     lease(message).filter(|lease| lease.seconds.is_none()).map(|lease| lease.address)
 }
 
 fn lease(message: &AddressMessage) -> Option<Lease> {
-    if message.header.scope == AddressScope::Link {
-        return None;
-    }
-    let (mut local, mut peer, mut permanent, mut seconds) = (None, None, true, (0, 0));
+    let (mut local, mut peer, mut flags, mut seconds) = (None, None, None, (0, 0));
     for attribute in &message.attributes {
         match attribute {
             AddressAttribute::Local(ip) => local = Some(*ip),
             AddressAttribute::Address(ip) => peer = Some(*ip),
-            AddressAttribute::Flags(flags) => permanent = flags.contains(AddressFlags::Permanent),
+            AddressAttribute::Flags(all) => flags = Some(*all),
             AddressAttribute::CacheInfo(until) => seconds = (until.ifa_preferred, until.ifa_valid),
             _ => {}
         }
     }
-    // IPv6 has the address itself in IFA_ADDRESS
+    // IPv6 has the address itself in IFA_ADDRESS, but where it has a peer
     let address = Address { ip: local.or(peer)?, prefix: message.header.prefix_len };
-    // The kernel's own of IPv6 expire and come again by themselves
-    let someones = permanent || address.ip.is_ipv4();
-    someones.then_some(Lease { address, seconds: (!permanent).then_some(seconds) })
+    let flags = flags.unwrap_or(AddressFlags::Permanent);
+    let permanent = flags.contains(AddressFlags::Permanent);
+    // of IPv6 this bit says that it is temporary
+    if address.ip.is_ipv6() && flags.contains(AddressFlags::Secondary) {
+        return None;
+    }
+    Some(Lease {
+        address,
+        seconds: (!permanent).then_some(seconds),
+        peer: peer.filter(|peer| *peer != address.ip),
+        scope: message.header.scope.into(),
+        no_prefix_route: flags.contains(AddressFlags::Noprefixroute),
+    })
 }
 
 fn family(ip: IpAddr) -> AddressFamily {

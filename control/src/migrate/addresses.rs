@@ -32,6 +32,24 @@ pub struct Kept {
     settings: BTreeMap<String, String>,
 }
 
+impl Kept {
+    /// What of it comes back otherwise than it is, or may not stay, in words.
+    pub fn doubts(&self) -> (Vec<String>, Vec<String>) {
+        let lost = self.routes.iter().filter_map(|route| {
+            let to = route.to.as_deref().unwrap_or("default");
+            Some(format!("its route to {to} has {}, which is not kept", route.lacks.as_ref()?))
+        });
+        let leased = self.addresses.iter().filter(|l| l.seconds.is_some() && l.address.ip.is_ipv4());
+        let words = leased.map(|lease| {
+            format!(
+                "{} is leased: a DHCP client that does not notice the new device is to be started again",
+                lease.address
+            )
+        });
+        (lost.collect(), words.collect())
+    }
+}
+
 /// Reads what those of `names` have that are there; without the addresses in `but`.
 pub async fn keep(
     netlink: &Netlink,
@@ -57,59 +75,78 @@ pub async fn keep(
     Ok(kept)
 }
 
-/// Puts everything back, and waits for devices that are not there yet. What of it is refused and can be done without is
-/// returned in words.
-pub async fn put_back(netlink: &Netlink, kept: &[Kept]) -> anyhow::Result<Vec<String>> {
-    let mut refused = Vec::new();
-    let links = appeared(netlink, kept).await?;
-    let devices: Vec<(&Kept, &Link)> =
-        kept.iter().filter_map(|kept| Some((kept, links.by_name(&kept.name)?))).collect();
-    for (kept, link) in &devices {
-        let mut failed = |what: &str, done: io::Result<()>| {
-            refused.extend(done.err().map(|e| format!("{}: cannot set {what}: {}", kept.name, reason(&e))));
-        };
-        kept.settings.iter().for_each(|(file, value)| failed(file, set(&kept.name, file, value)));
-        if let Some(mac) = parse_mac(&kept.mac).filter(|mac| *mac != link.mac) {
-            failed("its Ethernet address", netlink.set_mac(link.index, mac).await);
-        }
-        if kept.mtu != link.mtu {
-            failed("its MTU", netlink.set_mtu(link.index, kept.mtu).await);
-        }
-        if let Some(master) = kept.master.as_ref().and_then(|name| links.by_name(name)) {
-            failed("its master", netlink.set_master(link.index, master.index).await);
-        }
-        netlink
-            .set_up(link.index, kept.up)
-            .await
-            .with_context(|| format!("cannot bring {} up", kept.name))?;
-        for lease in &kept.addresses {
-            let added = netlink.add_lease(link.index, lease).await;
-            added.with_context(|| format!("cannot give {} the address {}", kept.name, lease.address))?;
-        }
-    }
-    // By now gateways can be reached, whichever device they are behind
-    for (kept, link) in &devices {
-        for route in &kept.routes {
-            if let Err(e) = netlink.add_route(link.index, route).await {
-                let to = route.to.as_deref().unwrap_or("default");
-                refused.push(format!("{}: cannot set the route to {to}: {}", kept.name, reason(&e)));
-            }
-        }
-    }
-    Ok(refused)
+/// What could not be put back.
+#[derive(Debug)]
+pub struct Refused {
+    /// What and why.
+    pub words: String,
+    /// The host cannot be reached without, or not as before: an address, a default route, a device.
+    pub grave: bool,
 }
 
-/// Waits until there is a device for everything that was kept.
+/// Puts everything back, on the devices that appear within some seconds. Whatever is refused, the rest is done all the same.
+pub async fn put_back(netlink: &Netlink, kept: &[Kept]) -> anyhow::Result<Vec<Refused>> {
+    let mut refused = Vec::new();
+    let links = appeared(netlink, kept).await?;
+    let mut devices: Vec<(&Kept, &Link)> = Vec::new();
+    for kept in kept {
+        match links.by_name(&kept.name) {
+            Some(link) => devices.push((kept, link)),
+            None => refused.push(Refused { words: format!("there is no device {}", kept.name), grave: true }),
+        }
+    }
+    for (kept, link) in &devices {
+        let mut failed = |what: &str, grave: bool, done: io::Result<()>| {
+            let words = |e| format!("{}: cannot set {what}: {}", kept.name, reason(&e));
+            refused.extend(done.err().map(|e| Refused { words: words(e), grave }));
+        };
+        kept.settings.iter().for_each(|(file, value)| failed(file, false, set(&kept.name, file, value)));
+        if let Some(mac) = parse_mac(&kept.mac).filter(|mac| *mac != link.mac) {
+            failed("its Ethernet address", false, netlink.set_mac(link.index, mac).await);
+        }
+        if kept.mtu != link.mtu {
+            failed("its MTU", false, netlink.set_mtu(link.index, kept.mtu).await);
+        }
+        if let Some(master) = kept.master.as_ref().and_then(|name| links.by_name(name)) {
+            failed("its master", true, netlink.set_master(link.index, master.index).await);
+        }
+        failed(if kept.up { "it up" } else { "it down" }, true, netlink.set_up(link.index, kept.up).await);
+        for lease in &kept.addresses {
+            let what = format!("the address {}", lease.address);
+            failed(&what, true, netlink.add_lease(link.index, lease).await);
+        }
+    }
+    // By now gateways can be reached, whichever device they are behind; but for those that another route leads to
+    let mut routes: Vec<(&Kept, &Link, &Route)> =
+        devices.iter().flat_map(|(kept, link)| kept.routes.iter().map(|r| (*kept, *link, r))).collect();
+    routes.retain(|(.., route)| route.is_usable());
+    loop {
+        let (before, mut left) = (routes.len(), Vec::new());
+        for (kept, link, route) in std::mem::take(&mut routes) {
+            if let Err(e) = netlink.add_route(link.index, route).await {
+                left.push((kept, link, route, e));
+            }
+        }
+        if left.is_empty() || left.len() == before {
+            refused.extend(left.into_iter().map(|(kept, _, route, e)| {
+                let to = route.to.as_deref().unwrap_or("default");
+                let words = format!("{}: cannot set the route to {to}: {}", kept.name, reason(&e));
+                Refused { words, grave: route.to.is_none() }
+            }));
+            return Ok(refused);
+        }
+        routes = left.into_iter().map(|(kept, link, route, _)| (kept, link, route)).collect();
+    }
+}
+
+/// Waits until there is a device for everything that was kept, or long enough.
 async fn appeared(netlink: &Netlink, kept: &[Kept]) -> anyhow::Result<Links> {
     let until = Instant::now() + APPEARS;
     loop {
         let links = netlink.links().await.context("cannot list the host's network devices")?;
-        let missing: Vec<&str> =
-            kept.iter().map(|k| k.name.as_str()).filter(|name| links.by_name(name).is_none()).collect();
-        if missing.is_empty() {
+        if kept.iter().all(|k| links.by_name(&k.name).is_some()) || Instant::now() >= until {
             return Ok(links);
         }
-        anyhow::ensure!(Instant::now() < until, "there is no device {}", missing.join(", "));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -2,24 +2,26 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use ovsdb::{Database, Datum, RowUpdate, Server};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::addresses::{self, Kept};
+use super::addresses::{self, Kept, Refused};
 use super::programs::{self, OpenVswitch};
 use super::record::{self, Record};
 use super::report::{Host, Report};
-use super::switch::{self, Switch};
+use super::switch::{self, Promise, Switch};
 use crate::cli::Migrate;
 use crate::devices::netlink::Netlink;
 use crate::reconcile::wanted::{Wanted, What};
 use crate::rundir::{self, RunDir, VSWITCHD};
-use crate::shutdown::Shutdown;
 use crate::{attach, pidfile};
 
 /// Exit status of a report by which not all will work.
@@ -60,26 +62,26 @@ impl Place {
     fn report(&self, ovs: &OpenVswitch) -> anyhow::Result<Report> {
         let db = read(&ovs.db)?;
         let bridges = Wanted::from_database(&db).bridges.into_keys();
-        let flows = bridges.filter_map(|bridge| {
-            let flows = ovs.flows(&self.rundir, &bridge)?;
-            Some((bridge, flows))
+        let flows = bridges.map(|bridge| {
+            let flows = ovs.flows(&self.rundir, &bridge);
+            (bridge, flows)
         });
-        let flows: BTreeMap<String, usize> = flows.collect();
+        let flows: BTreeMap<String, Option<usize>> = flows.collect();
         let links = self.runtime.block_on(async { Netlink::open()?.links().await });
         let links = links.context("cannot list the host's network devices")?;
-        Ok(Report::new(&db, &Host { links, flows, ike_port_taken: ovs.leaves_ike_port_taken() }))
+        let kept = self.keep(&db)?;
+        Ok(Report::new(&db, &Host { links, flows, kept, ike_port_taken: ovs.leaves_ike_port_taken() }))
     }
 
     fn take_over(&self, ovs: OpenVswitch, report: &Report, options: &Migrate) -> anyhow::Result<ExitCode> {
-        // Half-way is no place to end; so a terminal that goes away, perhaps with the network, ends nothing
-        let _signals = Shutdown::on_signals()?;
+        heed_no_signals()?;
         let kept = self.keep(&read(&ovs.db)?)?;
         let ours = Switch::new(&self.rundir, &ovs);
         let record = Record::write(ovs, kept)?;
         let refused_before = switch::ports(&self.rundir)?;
         let shall = |port: &str| {
             let worked = refused_before.get(port).is_some_and(|port| port.error.is_none());
-            worked && report.promises(port)
+            report.promises(port).filter(|_| worked)
         };
         match self.replace_ovs(&record, &ours, shall, options) {
             Ok(away) => {
@@ -96,14 +98,11 @@ impl Place {
             }
             Err(why) => {
                 say(&format!("\nTaking over failed: {why:#}. Going back.\n"));
-                let back = ours.stop().and_then(|()| self.restore_ovs(&record, &record.kept, true));
+                let saved = Some(record.copy.as_path());
+                let back = ours.stop().and_then(|()| self.restore_ovs(&record, &record.kept, saved));
                 match back {
-                    Ok(_) => bail!("Open vSwitch runs again, as before"),
-                    Err(e) => bail!(
-                        "going back failed, too: {e:#}. Nothing is lost: the configuration is in {}, and the addresses \
-                         of its ports are in the file of that name with .json; start Open vSwitch and put them back",
-                        record.copy.display()
-                    ),
+                    Ok(()) => bail!("Open vSwitch runs again, as before"),
+                    Err(e) => bail!("going back failed, too: {e:#}. {}", record.rests()),
                 }
             }
         }
@@ -114,7 +113,7 @@ impl Place {
         &self,
         record: &Record,
         ours: &Switch,
-        shall: impl Fn(&str) -> bool,
+        shall: impl Fn(&str) -> Option<Promise>,
         options: &Migrate,
     ) -> anyhow::Result<Duration> {
         record.ovs.stop_server(&self.rundir)?;
@@ -123,21 +122,27 @@ impl Place {
         let since = Instant::now();
         record.ovs.stop_switch(&self.rundir)?;
         ours.start()?;
-        self.put_back(&record.kept)?;
-        match ours.wait(shall, options.patience()) {
-            Err(why) if options.force => say(&format!("\nWarning: {why:#}\n")),
+        let refused = self.put_back(&record.kept, &record.ovs.db)?;
+        ensure!(refused.is_empty() || options.force, "{}", refused.join("; "));
+        let away = match ours.wait(shall, options.patience()) {
+            Err(why) if options.force => vec![format!("{why:#}")],
             outcome => outcome?,
+        };
+        if !away.is_empty() {
+            say(&format!("\nWarning: not up yet: {}\n", away.join(", ")));
         }
         Ok(since.elapsed())
     }
 
     fn back(&self, options: &Migrate) -> anyhow::Result<ExitCode> {
         let db = options.db.clone().unwrap_or_else(rundir::default_db);
-        let record = Record::newest(&std::path::absolute(db)?)?;
+        // Beside the file that a symbolic link leads to
+        let db = std::fs::canonicalize(&db).with_context(|| format!("cannot find {}", db.display()))?;
+        let record = Record::newest(&db)?;
         let runs = pidfile::holder(&self.rundir.pidfile(VSWITCHD)).is_some();
         let is_ours = || OpenVswitch::find(&self.rundir, Some(&record.ovs.db)).is_err();
         ensure!(!runs || is_ours(), "Open vSwitch runs already in {}", self.rundir.path().display());
-        let _signals = Shutdown::on_signals()?;
+        heed_no_signals()?;
         let ours = Switch::new(&self.rundir, &record.ovs);
         // What was kept then is for those that we have not now, perhaps because we were killed
         let mut kept = self.keep(&read(&record.ovs.db)?)?;
@@ -148,7 +153,8 @@ impl Place {
         // Enabled, ours has their name
         at_boot(&record.ovs, &ours, false);
         let since = Instant::now();
-        let back = ours.stop().and_then(|()| self.restore_ovs(&record, &kept, options.saved));
+        let saved = options.saved.then_some(record.copy.as_path());
+        let back = ours.stop().and_then(|()| self.restore_ovs(&record, &kept, saved));
         match back {
             Ok(()) => {
                 let away = since.elapsed().as_secs_f64();
@@ -158,34 +164,37 @@ impl Place {
             }
             Err(why) if runs => {
                 say(&format!("Going back failed: {why:#}. Starting Underpass again.\n"));
-                let again = self
-                    .stop_all(&record.ovs)
+                let again = record
+                    .ovs
+                    .stop(&self.rundir)
+                    .and_then(|()| if options.saved { record.restore(&copy) } else { Ok(()) })
                     .and_then(|()| ours.start())
-                    .and_then(|()| self.put_back(&kept));
-                again.context("Underpass did not start either")?;
+                    .and_then(|()| self.put_back(&kept, &record.ovs.db));
                 at_boot(&record.ovs, &ours, true);
+                let refused = again.context("Underpass did not start either")?;
+                warn(&refused);
                 bail!("Underpass runs again, as before")
             }
-            Err(why) => Err(why),
+            Err(why) => {
+                at_boot(&record.ovs, &ours, true);
+                Err(why)
+            }
         }
     }
 
-    /// What of Open vSwitch has started by now.
-    fn stop_all(&self, ovs: &OpenVswitch) -> anyhow::Result<()> {
-        match OpenVswitch::find(&self.rundir, Some(&ovs.db)) {
-            Ok(running) => running.stop_server(&self.rundir).and_then(|()| running.stop_switch(&self.rundir)),
-            Err(_) => Ok(()),
+    /// Starts what of Open vSwitch does not run, with the configuration in `saved` or as it is now.
+    fn restore_ovs(&self, record: &Record, kept: &[Kept], saved: Option<&Path>) -> anyhow::Result<()> {
+        // Nothing was changed yet where its server runs still, or no copy was made
+        if let Some(saved) = saved.filter(|saved| saved.exists())
+            && record.ovs.has_left_the_database(&self.rundir)
+            && let Err(why) = record.restore(saved)
+        {
+            // what is there can be read as well; without a switch there is no network to mend it by
+            warn(&[format!("{why:#}; it goes on with what is there")]);
         }
-    }
-
-    /// Starts Open vSwitch, if it does not run still, with the configuration of before or the one of now.
-    fn restore_ovs(&self, record: &Record, kept: &[Kept], saved: bool) -> anyhow::Result<()> {
-        self.stop_all(&record.ovs)?;
-        if saved && record.copy.exists() {
-            record.restore()?;
-        }
-        record.ovs.start()?;
-        self.put_back(kept)
+        record.ovs.start(&self.rundir)?;
+        warn(&self.put_back(kept, &record.ovs.db)?);
+        Ok(())
     }
 
     /// What the internal ports of a configuration have.
@@ -196,10 +205,16 @@ impl Place {
         kept.context("cannot read the addresses of the bridges")
     }
 
-    fn put_back(&self, kept: &[Kept]) -> anyhow::Result<()> {
-        let refused = self.runtime.block_on(async { addresses::put_back(&Netlink::open()?, kept).await })?;
-        refused.iter().for_each(|words| say(&format!("Warning: {words}\n")));
-        Ok(())
+    /// Puts back what those internal ports had that a configuration has. What is refused and matters is returned in words; the
+    /// rest is told.
+    fn put_back(&self, kept: &[Kept], db: &Path) -> anyhow::Result<Vec<String>> {
+        let names = internal_ports(&read(db)?);
+        let kept: Vec<Kept> = kept.iter().filter(|kept| names.contains(&kept.name)).cloned().collect();
+        let refused = self.runtime.block_on(async { addresses::put_back(&Netlink::open()?, &kept).await })?;
+        let (grave, small): (Vec<Refused>, Vec<Refused>) = refused.into_iter().partition(|r| r.grave);
+        let words = |refused: Vec<Refused>| refused.into_iter().map(|r| r.words).collect::<Vec<String>>();
+        warn(&words(small));
+        Ok(words(grave))
     }
 
     /// Has bridges and ports keep the Ethernet addresses that the other switch gave them: neighbours know them by these.
@@ -246,6 +261,12 @@ fn at_boot(ovs: &OpenVswitch, ours: &Switch, taken_over: bool) {
     if !ours.is_by_systemd() {
         if taken_over {
             say("Nothing starts it with the host: see to that, or install underpass.service.\n");
+            if !ovs.units.is_empty() {
+                let units = ovs.units.join(" ");
+                say(&format!(
+                    "What starts with the host is Open vSwitch still: `systemctl disable {units}`.\n"
+                ));
+            }
         }
         return;
     }
@@ -259,6 +280,19 @@ fn at_boot(ovs: &OpenVswitch, ours: &Switch, taken_over: bool) {
     if let Err(e) = done {
         say(&format!("Warning: which of them starts with the host did not change: {e:#}\n"));
     }
+}
+
+fn warn(words: &[String]) {
+    words.iter().for_each(|words| say(&format!("Warning: {words}\n")));
+}
+
+/// Half-way is no place to end: neither Ctrl-C nor a terminal that goes away, perhaps with the network, ends anything.
+fn heed_no_signals() -> io::Result<()> {
+    let noted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&noted))?;
+    }
+    Ok(())
 }
 
 /// To a terminal that may be gone.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::net::UdpSocket;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -18,6 +19,8 @@ use crate::{appctl, pidfile};
 
 /// How long a program may take to answer, and then to end.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long systemd may take to stop or start units: a little more than what it gives each by default.
+const UNITS_TAKE: Duration = Duration::from_secs(100);
 /// The unit that stands for Open vSwitch as a whole, by Debian's and by Fedora's name.
 const WHOLE: [&str; 2] = ["openvswitch-switch.service", "openvswitch.service"];
 /// How the files begin with which ovs-monitor-ipsec configures an IKE daemon that is its alone.
@@ -69,6 +72,8 @@ impl OpenVswitch {
                 format!("cannot see which database {} has: name it with --db", server.executable.display())
             })?,
         };
+        // The file that a symbolic link leads to: a copy goes beside it, and so does its successor
+        let db = fs::canonicalize(&db).with_context(|| format!("cannot find {}", db.display()))?;
         let ipsec = find(MONITOR_IPSEC)?;
         let units = units([Some(&switch), Some(&server), ipsec.as_ref()]);
         Ok(OpenVswitch { server, switch, ipsec, db, units })
@@ -100,15 +105,28 @@ impl OpenVswitch {
         remove_kernel_datapath()
     }
 
-    /// Starts it, and returns when it is there.
-    pub fn start(&self) -> anyhow::Result<()> {
+    /// Starts what of it does not run, and returns when it is there.
+    pub fn start(&self, rundir: &RunDir) -> anyhow::Result<()> {
         if !self.units.is_empty() {
             return systemctl("start", &self.units);
         }
-        [Some(&self.server), Some(&self.switch), self.ipsec.as_ref()]
-            .into_iter()
-            .flatten()
-            .try_for_each(Program::start)
+        let all = [Some(&self.server), Some(&self.switch), self.ipsec.as_ref()];
+        all.into_iter().flatten().filter(|program| !program.runs(rundir)).try_for_each(Program::start)
+    }
+
+    /// Ends what of it runs.
+    pub fn stop(&self, rundir: &RunDir) -> anyhow::Result<()> {
+        for target in [OVSDB_SERVER, VSWITCHD, MONITOR_IPSEC] {
+            if let Some(program) = Program::find(rundir, target)? {
+                program.stop(rundir, if target == VSWITCHD { &["--cleanup"] } else { &[] })?;
+            }
+        }
+        if self.units.is_empty() { Ok(()) } else { systemctl("stop", &self.units) }
+    }
+
+    /// Whether nobody has the database open.
+    pub fn has_left_the_database(&self, rundir: &RunDir) -> bool {
+        !self.server.runs(rundir)
     }
 
     /// Whether something that stays has IKE's port.
@@ -158,6 +176,10 @@ impl Program {
         }))
     }
 
+    fn runs(&self, rundir: &RunDir) -> bool {
+        pidfile::holder(&rundir.pidfile(&self.target)).is_some()
+    }
+
     /// The database file that it has open.
     fn database(&self) -> Option<PathBuf> {
         let open = fs::read_dir(format!("/proc/{}/fd", self.pid)).ok()?;
@@ -202,7 +224,7 @@ impl Program {
                 command.arg(option);
             }
         }
-        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
         let status =
             command.status().with_context(|| format!("cannot start {}", self.executable.display()))?;
         ensure!(status.success(), "{} failed ({status})", self.args.join(" "));
@@ -239,7 +261,20 @@ pub fn has_unit(unit: &str) -> bool {
 
 fn run(program: &str, args: &[&str]) -> anyhow::Result<()> {
     let line = || format!("{program} {}", args.join(" "));
-    let out = Command::new(program).args(args).stdin(Stdio::null()).output();
+    // In a group of its own: a terminal's Ctrl-C is not for it
+    let child = Command::new(program)
+        .args(args)
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn();
+    let child = child.with_context(|| format!("cannot run {}", line()))?;
+    let (answer, answers) = mpsc::channel();
+    std::thread::spawn(move || answer.send(child.wait_with_output()));
+    let Ok(out) = answers.recv_timeout(UNITS_TAKE) else {
+        bail!("{} does not end within {} s", line(), UNITS_TAKE.as_secs());
+    };
     let out = out.with_context(|| format!("cannot run {}", line()))?;
     ensure!(
         out.status.success(),
@@ -281,7 +316,12 @@ fn units(programs: [Option<&Program>; 3]) -> Vec<String> {
 /// Whether a line of `bridge/dump-flows` is a flow that somebody put there.
 fn is_of_users(line: &str) -> bool {
     let normal = line.trim_end().ends_with(", priority=0,actions=NORMAL");
-    let hidden = line.contains("table_id=254") || line.contains("priority=18000");
+    // In-band control has these
+    let of_its_own = |word: &str| {
+        let number = word.strip_prefix("priority=").and_then(|n| n.parse::<u32>().ok());
+        number.is_some_and(|number| (180_000..=180_008).contains(&number))
+    };
+    let hidden = line.contains("table_id=254") || line.split([',', ' ']).any(of_its_own);
     !(line.trim().is_empty() || normal || hidden)
 }
 
@@ -325,6 +365,7 @@ mod tests {
             ("table_id=254, duration=5s, n_packets=0, n_bytes=0, priority=2,recirc_id=0,actions=drop", false),
             ("duration=1s, n_packets=0, n_bytes=0, priority=180001,arp,arp_op=2,actions=NORMAL", false),
             ("duration=1s, n_packets=0, n_bytes=0, priority=1,in_port=1,actions=drop", true),
+            ("duration=1s, n_packets=0, n_bytes=0, priority=18000,in_port=1,actions=drop", true),
             ("", false),
         ] {
             assert_eq!(is_of_users(line), of_users, "{line}");

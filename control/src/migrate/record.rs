@@ -1,12 +1,12 @@
 //! What is kept of a migration beside the database: a dated copy of it, and how to go back.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::addresses::Kept;
@@ -39,7 +39,10 @@ impl Record {
         let text = serde_json::to_vec_pretty(&record)?;
         // The programs' arguments are nobody else's business
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        let written = file.and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()));
+        let written = file.and_then(|mut file| {
+            let written = file.write_all(&text).and_then(|()| file.sync_all());
+            written.inspect_err(|_| drop(fs::remove_file(&path)))
+        });
         written.with_context(|| format!("cannot write {}", path.display()))?;
         Ok(record)
     }
@@ -60,7 +63,19 @@ impl Record {
             )
         })?;
         let path = directory.join(newest);
-        let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let unread = || format!("cannot read {}", path.display());
+        // What it names is started, by root
+        let mut file =
+            OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(&path).with_context(unread)?;
+        let metadata = file.metadata().with_context(unread)?;
+        let is_ours = metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o022 == 0;
+        ensure!(
+            is_ours,
+            "{} is not trusted: it must belong to root, and nobody else may write it",
+            path.display()
+        );
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).with_context(unread)?;
         serde_json::from_slice(&text)
             .with_context(|| format!("{} is no record of a migration", path.display()))
     }
@@ -70,11 +85,27 @@ impl Record {
         copy(&self.ovs.db, &self.copy)
     }
 
-    /// Puts the copy in the database's place.
-    pub fn restore(&self) -> anyhow::Result<()> {
+    /// Where things are when all fails, in words.
+    pub fn rests(&self) -> String {
+        let schema = ovsdb::open_vswitch::schema;
+        let whole = [&self.ovs.db, &self.copy].into_iter().find(|path| ovsdb::read(path, schema()).is_ok());
+        let record = suffixed(&self.copy, RECORD);
+        match whole {
+            Some(db) => format!(
+                "Nothing is lost: the configuration is in {}, and the addresses of its ports are in {}; start Open vSwitch \
+                 and put them back",
+                db.display(),
+                record.display()
+            ),
+            None => format!("The addresses of the ports are in {}", record.display()),
+        }
+    }
+
+    /// Puts a copy in the database's place, which stays as it is if that fails.
+    pub fn restore(&self, from: &Path) -> anyhow::Result<()> {
         let new = suffixed(&self.ovs.db, ".new");
         let _ = fs::remove_file(&new);
-        copy(&self.copy, &new)?;
+        copy(from, &new)?;
         fs::rename(&new, &self.ovs.db).with_context(|| format!("cannot replace {}", self.ovs.db.display()))
     }
 }
@@ -99,15 +130,20 @@ fn dated(db: &Path, whose: &str) -> PathBuf {
     path
 }
 
-/// With the modes of the original, durably.
+/// With the mode and owner of the original, durably. A copy that is there is whole.
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
-    let copied = fs::copy(from, to).and_then(|_| {
-        let metadata = fs::metadata(from)?;
-        let (owner, group) =
-            (std::os::unix::fs::MetadataExt::uid(&metadata), std::os::unix::fs::MetadataExt::gid(&metadata));
-        std::os::unix::fs::chown(to, Some(owner), Some(group))?;
-        File::open(to)?.sync_all()
+    let half = suffixed(to, ".half");
+    let _ = fs::remove_file(&half);
+    let copied = File::open(from).and_then(|mut original| {
+        let metadata = original.metadata()?;
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(metadata.mode() & 0o7777).open(&half)?;
+        io::copy(&mut original, &mut file)?;
+        fchown(&file, Some(metadata.uid()), Some(metadata.gid()))?;
+        file.sync_all()?;
+        fs::rename(&half, to)
     });
+    let _ = fs::remove_file(&half);
     copied.with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
 }
 

@@ -6,12 +6,14 @@ use std::fmt::Write;
 
 use ovsdb::{Database, Row as DbRow};
 
+use super::addresses::Kept;
+use super::switch::Promise;
 use crate::devices::netlink::{Link, Links};
 use crate::ipsec::credentials::Credentials;
 use crate::reconcile::wanted::{Wanted, WantedPort, WantedTunnel, What};
 
 /// Kinds of devices that are made on top of another, and go with it.
-const STACKED: [&str; 5] = ["vlan", "macvlan", "macvtap", "ipvlan", "ipvtap"];
+const STACKED: [&str; 7] = ["vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "vxlan", "macsec"];
 
 /// How a row fares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +33,7 @@ struct Row {
     port: String,
     kind: String,
     verdict: Verdict,
+    promise: Promise,
     /// What there is to say, sentence by sentence.
     words: Vec<String>,
 }
@@ -48,8 +51,10 @@ pub struct Report {
 pub struct Host {
     /// Its devices.
     pub links: Links,
-    /// Flows that the present switch has, other than the one that makes it learn and forward; by bridge.
-    pub flows: BTreeMap<String, usize>,
+    /// Flows that the present switch has, other than the one that makes it learn and forward; by bridge. None: it does not say.
+    pub flows: BTreeMap<String, Option<usize>>,
+    /// What internal ports have besides.
+    pub kept: Vec<Kept>,
     /// Something else has IKE's port, and goes on having it.
     pub ike_port_taken: bool,
 }
@@ -87,9 +92,10 @@ impl Report {
         self.differing() == 0 && self.besides.is_empty()
     }
 
-    /// Whether the port is one that shall work.
-    pub fn promises(&self, port: &str) -> bool {
-        self.rows.iter().any(|row| row.name() == port && row.verdict != Verdict::Refused && !row.waits())
+    /// How far the port is one that shall work.
+    pub fn promises(&self, port: &str) -> Option<Promise> {
+        let mut rows = self.rows.iter().filter(|row| row.name() == port);
+        rows.find(|row| row.verdict != Verdict::Refused && !row.waits()).map(|row| row.promise)
     }
 
     fn differing(&self) -> usize {
@@ -101,9 +107,17 @@ impl Report {
         if let Some(own) = own {
             row.judge(own, &mut Credentials::default(), host);
         }
-        if let Some(flows) = host.flows.get(name).filter(|flows| **flows > 0) {
-            let flows = if *flows == 1 { "1 flow is".to_owned() } else { format!("{flows} flows are") };
-            row.say(Verdict::Differs, format!("{flows} not taken along: the bridge learns and forwards"));
+        match host.flows.get(name) {
+            None | Some(Some(0)) => {}
+            Some(Some(flows)) => {
+                let flows = if *flows == 1 { "1 flow is".to_owned() } else { format!("{flows} flows are") };
+                row.say(Verdict::Differs, format!("{flows} not taken along: the bridge learns and forwards"));
+            }
+            Some(None) => {
+                let words =
+                    "Open vSwitch does not say which flows it has; they are not taken along".to_owned();
+                row.say(Verdict::Differs, words);
+            }
         }
         row
     }
@@ -130,6 +144,7 @@ impl Row {
             port: port.to_owned(),
             kind: kind.to_owned(),
             verdict: Verdict::Works,
+            promise: Promise::Works,
             words: Vec::new(),
         }
     }
@@ -148,13 +163,23 @@ impl Row {
         match &wish.what {
             Err(error) => self.refuse(error),
             Ok(What::Tunnel(WantedTunnel { protection: Some(protection), .. })) => {
+                self.promise = Promise::WithItsPeer;
                 let loaded = protection.clone().and_then(|p| credentials.load(&p).map(drop));
                 loaded.unwrap_or_else(|error| self.refuse(&error));
             }
             Ok(What::System { .. }) if host.links.by_name(self.name()).is_none() => {
                 self.words.push(WAITS.to_owned());
             }
+            Ok(What::Internal { .. }) if host.links.by_name(self.name()).is_none() => {
+                let words = "its device is not here, but perhaps in a container: a new one will be here, and none there";
+                self.say(Verdict::Differs, words.to_owned());
+            }
             Ok(What::Internal { .. }) => {
+                let name = self.name().to_owned();
+                for (lost, words) in host.kept.iter().filter(|kept| kept.name == name).map(Kept::doubts) {
+                    lost.into_iter().for_each(|words| self.say(Verdict::Differs, words));
+                    self.words.extend(words);
+                }
                 for link in stacked_on(self.name(), &host.links) {
                     let words = format!("{} ({}) stands on it and goes with it", link.name, link.kind);
                     self.say(Verdict::Differs, words);
@@ -262,11 +287,14 @@ mod tests {
             link(2, "eth1"),
             link(3, "in0"),
             Link { below: 3, kind: "vlan".into(), ..link(4, "in0.9") },
+            link(5, "cfm0"),
+            link(6, "br1"),
         ];
         let host = Host {
             links: links.into_iter().collect(),
-            flows: BTreeMap::from([("br0".into(), 0), ("br1".into(), 2)]),
+            flows: BTreeMap::from([("br0".into(), Some(0)), ("br1".into(), Some(2))]),
             ike_port_taken: true,
+            ..Host::default()
         };
         let report = Report::new(db.borrow().db(), &host);
         let expected = "\
@@ -288,7 +316,10 @@ Besides: another IKE daemon has UDP port 500, and not for Open vSwitch alone: wh
 ";
         assert_eq!(report.to_string(), expected);
         assert!(!report.all_works());
-        for (port, promised) in [("gre0", true), ("gre1", false), ("gone0", false), ("cfm0", true)] {
+        let (works, peer) = (Some(Promise::Works), Some(Promise::WithItsPeer));
+        for (port, promised) in
+            [("gre0", works), ("gre1", None), ("gre2", peer), ("gone0", None), ("cfm0", works)]
+        {
             assert_eq!(report.promises(port), promised, "{port}");
         }
     }
@@ -297,13 +328,22 @@ Besides: another IKE daemon has UDP port 500, and not for Open vSwitch alone: wh
     fn what_all_works_is_said_in_one_line() {
         let db = database();
         add_br(&db, "br0", json!({}));
-        let report = Report::new(db.borrow().db(), &Host::default());
+        let host = || Host { links: [link(1, "br0")].into_iter().collect(), ..Host::default() };
+        let report = Report::new(db.borrow().db(), &host());
         assert!(report.all_works());
         assert!(
             report.to_string().ends_with("br0           bridge  yes\nAll of it will work.\n"),
             "{report}"
         );
         set(&db, "Bridge", "br0", json!({"datapath_type": "dpdk"}));
-        assert!(!Report::new(db.borrow().db(), &Host::default()).all_works());
+        assert!(!Report::new(db.borrow().db(), &host()).all_works());
+        // a port in a container's namespace
+        set(&db, "Bridge", "br0", json!({"datapath_type": ""}));
+        add_port(&db, "br0", "v9", json!({"type": "internal"}), json!({}));
+        let report = Report::new(db.borrow().db(), &host());
+        assert!(
+            !report.all_works()
+                && report.to_string().contains("v9    internal  in part: its device is not here")
+        );
     }
 }

@@ -1,17 +1,18 @@
 //! Our own switch as a migration sees it: started, asked how its ports are, ended.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, anyhow, ensure};
 use serde_json::{Value, json};
 
 use super::programs::{self, OpenVswitch};
 use crate::pidfile;
 use crate::reconcile::options::TUNNELS;
-use crate::rundir::{RunDir, VSWITCHD};
+use crate::rundir::{OVSDB_SERVER, RunDir, VSWITCHD};
 use crate::vsctl::connection::Connection;
 
 /// Its unit.
@@ -41,8 +42,10 @@ pub struct Port {
 impl Switch {
     /// As it shall run in the place of `ovs`.
     pub fn new(rundir: &RunDir, ovs: &OpenVswitch) -> Switch {
+        // Debian has a symbolic link in the place of the database
+        let real = |path: &Path| std::fs::canonicalize(path).ok();
         let same =
-            |path: &Path, other: &str| std::fs::canonicalize(path).is_ok_and(|path| path == Path::new(other));
+            |path: &Path, other: &str| real(path).is_some_and(|path| Some(path) == real(Path::new(other)));
         let its_place = same(rundir.path(), UNIT_RUNDIR) && same(&ovs.db, UNIT_DB);
         Switch {
             rundir: rundir.clone(),
@@ -69,7 +72,7 @@ impl Switch {
             .args(["--detach", "-vconsole:warn", &self.log_file])
             .stdin(Stdio::null())
             .stdout(Stdio::null());
-        let status = command.status().context("cannot start Underpass")?;
+        let status = command.process_group(0).status().context("cannot start Underpass")?;
         ensure!(status.success(), "Underpass did not start ({status})");
         Ok(())
     }
@@ -79,10 +82,16 @@ impl Switch {
         if self.by_systemd {
             programs::systemctl("stop", &[UNIT.to_owned()])?;
         }
-        let Some(owner) = pidfile::holder(&self.rundir.pidfile(VSWITCHD)) else { return Ok(()) };
+        let holder =
+            |target: &str| pidfile::holder(&self.rundir.pidfile(target)).map(|owner| owner.to_string());
+        // One process is both; Open vSwitch's are two, and not ours to end here
+        let Some(owner) = holder(VSWITCHD).filter(|owner| holder(OVSDB_SERVER).as_ref() == Some(owner))
+        else {
+            return Ok(());
+        };
         programs::ask(&self.rundir, VSWITCHD, "exit", Vec::new())
             .map_err(|why| anyhow!("cannot end Underpass: {why}"))?;
-        let pid = owner.to_string().parse().unwrap_or_default();
+        let pid = owner.parse().unwrap_or_default();
         let until = Instant::now() + Duration::from_secs(10);
         while programs::lives(pid) {
             ensure!(Instant::now() < until, "Underpass (process {pid}) does not end");
@@ -91,26 +100,55 @@ impl Switch {
         Ok(())
     }
 
-    /// Waits until no port of those that shall work says that it does not, and tunnels are up.
-    pub fn wait(&self, shall: impl Fn(&str) -> bool, patience: Duration) -> anyhow::Result<()> {
+    /// Waits until no port of those that shall work says that it does not, and tunnels are up. Whose other end does not answer in
+    /// time is returned: that may be the other end's fault.
+    ///
+    /// # Errors
+    /// A port is refused; or all of several protected tunnels are down, which is hardly the fault of all other ends.
+    pub fn wait(
+        &self,
+        shall: impl Fn(&str) -> Option<Promise>,
+        patience: Duration,
+    ) -> anyhow::Result<Vec<String>> {
         let until = Instant::now() + patience;
         loop {
             let ports = ports(&self.rundir)?;
+            let promised: Vec<(&String, &Port, Promise)> =
+                ports.iter().filter_map(|(name, port)| Some((name, port, shall(name)?))).collect();
             let bad = |port: &Port| port.error.is_some() || (port.is_tunnel && !port.up);
-            let waiting: Vec<String> = ports
-                .iter()
-                .filter(|(name, port)| shall(name) && bad(port))
-                .map(|(name, port)| format!("{name} ({})", port.error.as_deref().unwrap_or("down")))
-                .collect();
+            let words =
+                |name: &str, port: &Port| format!("{name} ({})", port.error.as_deref().unwrap_or("down"));
+            let waiting: Vec<String> =
+                promised.iter().filter(|(_, p, _)| bad(p)).map(|(name, p, _)| words(name, p)).collect();
             if waiting.is_empty() {
-                return Ok(());
+                return Ok(waiting);
             }
-            if Instant::now() >= until {
-                bail!("after {} s these do not work: {}", patience.as_secs(), waiting.join(", "));
+            if Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(10));
+                continue;
             }
-            std::thread::sleep(Duration::from_millis(10));
+            let protected = || promised.iter().filter(|(.., promise)| *promise == Promise::WithItsPeer);
+            let none_is_up = protected().count() > 1 && protected().all(|(_, port, _)| bad(port));
+            let refused =
+                promised.iter().any(|(_, p, promise)| *promise == Promise::Works && p.error.is_some());
+            ensure!(
+                !refused && !none_is_up,
+                "after {} s these do not work: {}",
+                patience.as_secs(),
+                waiting.join(", ")
+            );
+            return Ok(waiting);
         }
     }
+}
+
+/// How far a port can be promised to work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Promise {
+    /// It depends on this host alone.
+    Works,
+    /// It has no more than an error to show until the other end proves who it is.
+    WithItsPeer,
 }
 
 /// How many tunnels there are, and all ports by name.
