@@ -24,6 +24,7 @@ pub mod attach;
 pub mod bond;
 pub mod devices;
 pub mod ipsec;
+pub mod loops;
 pub mod reconcile;
 pub mod snooping;
 pub mod spanning;

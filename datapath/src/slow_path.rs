@@ -22,16 +22,22 @@ pub enum FrameKind {
     Bfd,
     /// IGMP or MLD on a bridge with multicast snooping. A copy: the frame itself goes on.
     Membership,
+    /// One of the bridge's own probes that has come back ([`crate::wire::loopback`]).
+    Probe,
+    /// A probe of another switch. A copy: the frame itself goes on.
+    OthersProbe,
 }
 
 impl FrameKind {
     /// Every kind, in order.
-    pub const ALL: [FrameKind; 3] = [FrameKind::Bpdu, FrameKind::Bfd, FrameKind::Membership];
+    pub const ALL: [FrameKind; 5] =
+        [FrameKind::Bpdu, FrameKind::Bfd, FrameKind::Membership, FrameKind::Probe, FrameKind::OthersProbe];
 
     /// Frames a second of one port. A bridge sends ten BPDUs a second at most; several may be behind one port.
     const fn rate(self) -> u32 {
         match self {
-            FrameKind::Bpdu => 100,
+            // in a loop they come as fast as the links are
+            FrameKind::Bpdu | FrameKind::Probe | FrameKind::OthersProbe => 100,
             // the shortest interval is a millisecond
             FrameKind::Bfd => 1500,
             // every container behind one port answers a router's question within ten seconds
@@ -42,7 +48,7 @@ impl FrameKind {
     /// Frames of one port that wait at most.
     const fn room(self) -> u32 {
         match self {
-            FrameKind::Bpdu | FrameKind::Bfd => 32,
+            FrameKind::Bpdu | FrameKind::Bfd | FrameKind::Probe | FrameKind::OthersProbe => 32,
             FrameKind::Membership => 256,
         }
     }

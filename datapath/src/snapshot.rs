@@ -96,6 +96,8 @@ pub struct Bridge {
     pub watchers: PortSet,
     /// Multicast snooping: who hears what. None: frames to groups go to all ports.
     pub groups: Option<Arc<MulticastGroups>>,
+    /// What its own probes for loops are known by. None: it sends none.
+    pub probe: Option<u64>,
 }
 
 /// A port of a bridge.
@@ -215,6 +217,7 @@ impl Bridge {
             mirrors: Vec::new(),
             watchers: PortSet::default(),
             groups: None,
+            probe: None,
         }
     }
 }

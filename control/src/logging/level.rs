@@ -96,6 +96,8 @@ const TARGETS: &[(&str, &str)] = &[
     ("control::bond", "bond"),
     ("control::bfd", "bfd"),
     ("bfd", "bfd"),
+    ("control::loops", "bridge"),
+    ("control::snooping", "bridge"),
     ("control::ipsec", "ipsec"),
     ("ikev2", "ipsec"),
     ("control::attach", "attach"),

@@ -21,6 +21,7 @@ use crate::bfd::Sessions;
 use crate::bond::Bonds;
 use crate::devices::member::Member;
 use crate::ipsec::sas::Sas;
+use crate::loops::{Looped, Loops};
 use crate::snooping::Snooping;
 
 /// The number of a bridge's own port.
@@ -47,6 +48,8 @@ pub struct State {
     pub snooping: Rc<Snooping>,
     /// Ports of several interfaces.
     pub bonds: Rc<Bonds>,
+    /// What looks for loops where there is no spanning tree.
+    pub loops: Rc<Loops>,
 }
 
 /// A bridge that is there.
@@ -66,6 +69,8 @@ pub struct BridgeState {
     pub mirrors: Vec<MirrorState>,
     /// Multicast snooping: who hears what. None: it does not snoop.
     pub groups: Option<Arc<Groups>>,
+    /// What its probes for loops are known by. None: it looks for none.
+    pub probe: Option<u64>,
     /// Ports that work, by interface name.
     pub ports: BTreeMap<String, PortState>,
     /// The member of each bond that goes by the number which the MAC table knows: the one that is, or was last, active.
@@ -92,6 +97,8 @@ pub struct PortState {
     pub bond: Option<String>,
     /// What was asked for by OpenFlow; it lasts as long as the port.
     pub config: PortConfig,
+    /// It is in a loop.
+    pub looped: Option<Looped>,
     /// When it was made.
     pub since: Instant,
     /// Since when it leads where it does: a tunnel's far end may become another one.
@@ -182,6 +189,7 @@ impl State {
                 mirrors,
                 watchers,
                 groups: bridge.groups.clone(),
+                probe: bridge.probe,
                 ..Bridge::new(name, bridge.fdb.clone())
             };
             put(&mut snapshot.bridges, bridge.id.0, Arc::new(seen));
@@ -202,7 +210,7 @@ impl PortState {
     /// A port that has just been made.
     pub fn new(port: Arc<Port>, attachment: Attachment, fdb: Arc<Fdb>) -> PortState {
         let (bond, config, since) = (None, PortConfig::default(), Instant::now());
-        PortState { port, attachment, fdb, bond, config, since, leads_since: since }
+        PortState { port, attachment, fdb, bond, config, looped: None, since, leads_since: since }
     }
 
     /// Whether it is a member of that bond.
@@ -230,6 +238,7 @@ impl BridgeState {
             rules,
             mirrors,
             groups: None,
+            probe: None,
             ports,
             holders: BTreeMap::new(),
             failed,

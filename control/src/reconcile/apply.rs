@@ -53,14 +53,14 @@ impl Reconciler {
         }
         for (fdb, id) in std::mem::take(&mut self.redirected) {
             fdb.flush_port(id);
-            self.snooping().forget(id);
+            self.forget_port(id);
         }
         if self.leaving.is_empty() && self.leaving_bridges.is_empty() {
             return true;
         }
         for PortState { port, attachment, fdb, .. } in std::mem::take(&mut self.leaving) {
             fdb.flush_port(port.id);
-            self.snooping().forget(port.id);
+            self.forget_port(port.id);
             self.port_ids.give_back(port.id.0);
             if let Attachment::Member(member) = attachment
                 && let Err(e) = member.remove(&self.netlink).await
@@ -74,6 +74,13 @@ impl Reconciler {
         }
         self.look_around().await;
         true
+    }
+
+    /// What was learned on a port, the addresses aside, does not hold any more.
+    fn forget_port(&self, id: PortId) {
+        let state = self.state.borrow();
+        state.snooping.forget(id);
+        state.loops.forget(id);
     }
 
     /// Publishes a snapshot if there is news, and waits until every worker goes by it. False: they did not in time.

@@ -50,6 +50,7 @@ use crate::devices::member;
 use crate::devices::netlink::{Change, Links, Monitor, Netlink};
 use crate::devices::path::Paths;
 use crate::ipsec::Ipsec;
+use crate::loops::Loops;
 use crate::openflow::{self, OpenFlow};
 use crate::rundir::RunDir;
 use crate::snooping::Snooping;
@@ -179,6 +180,10 @@ impl Reconciler {
         self.state.borrow().snooping.clone()
     }
 
+    fn loops(&self) -> Rc<Loops> {
+        self.state.borrow().loops.clone()
+    }
+
     /// Runs until `stop` is done; then undoes what was made and keeps the configuration. `changed` tells of new rows.
     pub async fn run(mut self, db: &RefCell<Server>, changed: &Notify, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
@@ -192,6 +197,9 @@ impl Reconciler {
         let snooping = tokio::task::spawn_local(self.snooping().run(self.datapath.clone(), self.state()));
         let bonds = self.state.borrow().bonds.clone();
         let bonding = tokio::task::spawn_local(bonds.clone().run(self.datapath.clone(), self.state.clone()));
+        let loops = self.loops();
+        let run = loops.clone().run(self.datapath.clone(), self.state(), self.identity.clone());
+        let looking = tokio::task::spawn_local(run);
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut unseen = None::<Change>;
@@ -231,6 +239,7 @@ impl Reconciler {
                     self.write(db, &bfd.status());
                     self.look_at_bonds();
                 }
+                () = loops.news() => self.pass(db).await,
                 () = bonds.news() => self.write(db, &bonds.columns()),
                 _ = ticks.tick() => self.tick(db).await,
             }
@@ -238,6 +247,7 @@ impl Reconciler {
         keeping.abort();
         snooping.abort();
         bonding.abort();
+        looking.abort();
         // While the sockets are still there
         ipsec.end();
         let _ = protecting.await;
@@ -271,6 +281,7 @@ impl Reconciler {
         self.take_away(&wanted);
         self.settle().await;
         self.make(&wanted, &plan).await;
+        self.dirty |= self.loops().follow(&wanted, &mut self.state.borrow_mut());
         self.dirty |= self.spanning.follow(&self.links, &self.identity);
         self.dirty |= self.snooping().follow(&wanted, &mut self.state.borrow_mut());
         let in_force = self.settle().await;

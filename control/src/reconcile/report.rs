@@ -99,6 +99,7 @@ fn interface(
     };
     let mut columns = vec![("ofport", Datum::optional(Some(i64::from(port.port.ofport))))];
     // The rest of a tunnel's is written by `tunnels`
+    let looped = port.looped.as_ref().map(|looped| looped.error.clone());
     if matches!(port.attachment, Attachment::Tunnel | Attachment::Patch) {
         let mac = mac_text(mac_for(&[bridge_name, name]));
         columns.extend([
@@ -116,12 +117,12 @@ fn interface(
                     patch.name, wanted_bridge.datapath_type
                 )
             });
-            columns.extend([("error", Datum::optional(error)), ("link_state", state_text(true))]);
+            columns.extend([("error", Datum::optional(error.or(looped))), ("link_state", state_text(true))]);
         }
         return columns;
     }
     let insecure = (name == bridge_name && wanted_bridge.fail_secure).then(|| FAIL_SECURE.to_owned());
-    columns.push(("error", Datum::optional(failures.get(name).cloned().or(insecure))));
+    columns.push(("error", Datum::optional(failures.get(name).cloned().or(looped).or(insecure))));
     let Some(link) = device(&port.attachment, links) else {
         columns.extend([("admin_state", state_text(false)), ("link_state", state_text(false))]);
         return columns;
@@ -169,13 +170,12 @@ pub fn tunnels(
     views: &BTreeMap<String, View>,
     choice: &Choice,
 ) -> Vec<RowUpdate> {
-    let row = |bridge: &str, name: &str| -> Option<Uuid> {
-        state.bridges.get(bridge)?.ports.get(name)?;
-        wanted.bridges.get(bridge)?.ports.get(name)?.row
-    };
+    let row = |bridge: &str, name: &str| -> Option<Uuid> { wanted.bridges.get(bridge)?.ports.get(name)?.row };
     let updates = egress.iter().filter_map(|(bridge, name, path)| {
         let row = row(bridge, name)?;
-        let columns = tunnel(path.as_ref(), views.get(name), choice.error(name));
+        let looped = state.bridges.get(bridge)?.ports.get(name)?.looped.as_ref();
+        let error = looped.map(|looped| looped.error.as_str()).or(choice.error(name));
+        let columns = tunnel(path.as_ref(), views.get(name), error);
         Some(RowUpdate { table: "Interface", row, columns })
     });
     updates.collect()

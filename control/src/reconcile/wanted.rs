@@ -12,6 +12,7 @@ use super::protection::{self, HostSettings, Protection};
 use super::rules::{BridgeRules, PortRules};
 use crate::bond::wishes::{self, WantedBond};
 use crate::devices::parse_mac;
+use crate::loops;
 use crate::snooping::wishes::Wish;
 use crate::spanning::wishes as spanning;
 
@@ -50,6 +51,8 @@ pub struct WantedBridge {
     pub mirrors: Vec<WantedMirror>,
     /// Multicast snooping, if it shall snoop.
     pub snooping: Option<Wish>,
+    /// Its loops shall be found.
+    pub loops: Option<loops::Wish>,
     /// `other_config:hwaddr`.
     pub mac: Option<[u8; 6]>,
     /// `other_config:datapath-id`.
@@ -169,6 +172,7 @@ impl Wanted {
             rules: BridgeRules::read(db, row),
             mirrors: mirrors::read(db, row, &mut self.warnings),
             snooping: Wish::read(db, row),
+            loops: loops::Wish::read(db, row),
             mac,
             datapath_id: config("datapath-id").map(str::to_owned),
             controllers: row.refs("controller"),

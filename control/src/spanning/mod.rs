@@ -213,6 +213,7 @@ impl Spanning {
                 let stp = match member.and_then(|(tree, member)| tree.engine.port(member.id.0)) {
                     // one that there was no number for must not close a circle
                     None if wish.is_some_and(|w| w.ports.contains_key(interface)) => StpState::Blocking,
+                    None if port.looped.as_ref().is_some_and(|l| l.closed) => StpState::Blocking,
                     None => StpState::Forwarding,
                     Some(_) if shut => StpState::Disabled,
                     Some(port) => match port.state {

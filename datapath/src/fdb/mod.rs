@@ -86,6 +86,31 @@ struct Writer {
     statics: BTreeSet<Key>,
     /// `entries` and `static_entries` are filled in when asked for.
     stats: FdbStats,
+    /// Since they were last taken.
+    moves: Moves,
+}
+
+/// Which addresses moved; see [`Fdb::take_moves`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Moves {
+    /// How often one did.
+    pub count: u64,
+    /// Ports that they moved from and to, and the VLAN. Not all, if there are many.
+    pub places: Vec<(PortId, u16)>,
+}
+
+impl Moves {
+    /// Places that are noted at most.
+    const MOST: usize = 64;
+
+    fn note(&mut self, vlan: u16, from: PortId, to: PortId) {
+        self.count += 1;
+        for port in [from, to] {
+            if self.places.len() < Moves::MOST && !self.places.contains(&(port, vlan)) {
+                self.places.push((port, vlan));
+            }
+        }
+    }
 }
 
 impl Fdb {
@@ -98,6 +123,7 @@ impl Fdb {
             table: Arc::clone(&table),
             statics: BTreeSet::new(),
             stats: FdbStats { max_entries, ..FdbStats::default() },
+            moves: Moves::default(),
         };
         Fdb { table: ArcSwap::new(table), max_age: AtomicU32::new(max_age), writer: Mutex::new(writer) }
     }
@@ -209,6 +235,11 @@ impl Fdb {
         FdbStats { entries: writer.ledger.len() + static_entries, static_entries, ..writer.stats }
     }
 
+    /// Addresses that have moved since this was last asked.
+    pub fn take_moves(&self) -> Moves {
+        std::mem::take(&mut self.writer().moves)
+    }
+
     /// Zero the counters (`fdb/stats-clear`).
     pub fn clear_stats(&self) {
         let stats = &mut self.writer().stats;
@@ -232,6 +263,7 @@ impl Writer {
                 self.table.set(slot, Value::learned(port, now));
                 self.ledger.push(slot, port, now);
                 self.stats.moved += 1;
+                self.moves.note(key.vlan(), value.port(), port);
                 Learned::Moved
             }
             None => {

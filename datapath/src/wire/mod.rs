@@ -19,6 +19,7 @@ pub mod gre;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
+pub mod loopback;
 pub mod membership;
 pub mod natt;
 pub mod parse;

@@ -19,7 +19,7 @@ use crate::vlan::{self, Edit, Inside, Tags};
 use crate::vnet::VnetHdr;
 use crate::wire::natt::{self, Datagram};
 use crate::wire::parse::Link;
-use crate::wire::{bfd, ethernet};
+use crate::wire::{bfd, ethernet, loopback};
 
 /// A frame on its way.
 #[derive(Debug, Clone, Copy)]
@@ -170,6 +170,9 @@ impl Worker {
                 }
                 let inside = vlan::ingress(port.vlan.as_deref(), Tags::read(bytes, link, bridge.vlan_limit));
                 let mut verdict = self.decide(bridge, port, link, inside.map(|inside| inside.vid), now);
+                if link.ethertype == loopback::ETHERTYPE {
+                    verdict = self.probe(bridge, port, frame, link, verdict);
+                }
                 if let (Verdict::Flood, Some(policer)) = (verdict, &port.policer)
                     && let Err(why) = policer.admit_flood(link.dst, packets)
                 {
@@ -205,6 +208,24 @@ impl Worker {
         };
         bump(&cell.rx_dropped, packets);
         self.drops().add(verdict, packets);
+    }
+
+    /// A probe of the bridge's own that has come back, where frames pass or would but for its loop, is control's, and goes no
+    /// further; of another's control gets a copy.
+    #[cold]
+    fn probe(&self, bridge: &Bridge, port: &Port, frame: Passing, link: &Link, verdict: Verdict) -> Verdict {
+        let bytes = self.slab.get(frame.data);
+        let (Some(own), Some(sender)) = (bridge.probe, loopback::sender(bytes, link)) else { return verdict };
+        match verdict {
+            Verdict::Flood | Verdict::Discard(DropReason::NotForwarding) if own == sender => {
+                Verdict::Punt(FrameKind::Probe)
+            }
+            Verdict::Flood => {
+                self.shared.lift(FrameKind::OthersProbe, port.id, bytes);
+                verdict
+            }
+            _ => verdict,
+        }
     }
 
     /// Passes a packet of the port's BFD session up, whatever its spanning tree says.
