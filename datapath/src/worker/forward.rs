@@ -28,7 +28,7 @@ pub(super) struct Passing {
     pub(super) data: Piece,
     /// Its offload header.
     pub(super) vnet: VnetHdr,
-    /// It came through a tunnel, as one finished packet: its fellows may be merged with it.
+    /// It came through a tunnel: its fellows may be merged with it.
     pub(super) tunneled: bool,
 }
 
@@ -96,7 +96,7 @@ impl Worker {
             }
             match decap(&snapshot, &mut self.slab, packet, now) {
                 Ok((from, data, vnet)) => {
-                    let passing = Passing { data, vnet, tunneled: vnet == VnetHdr::default() };
+                    let passing = Passing { data, vnet, tunneled: true };
                     self.forward(&snapshot, from, passing, now);
                 }
                 Err(why) => {

@@ -133,7 +133,7 @@ impl Outputs {
             return if sink.full { Fit::Dropped(DropReason::NoRoom) } else { fitted };
         }
         if frame.tunneled {
-            output.coalescer.push(slab, frame.data, &mut output.queue);
+            output.coalescer.push_offloaded(slab, frame.data, &frame.vnet, &mut output.queue);
         } else {
             output.coalescer.give_way(slab, frame.data, &mut output.queue);
             output.queue.push(frame.vnet, &[frame.data]);
@@ -379,7 +379,7 @@ mod tests {
     fn passing(slab: &mut Slab, i: usize, frame: &[u8], vnet: VnetHdr) -> Passing {
         let data = Piece { len: frame.len() as u32, ..Slab::slot(i) };
         slab.get_mut(data).copy_from_slice(frame);
-        Passing { data, vnet, tunneled: vnet == VnetHdr::default() }
+        Passing { data, vnet, tunneled: true }
     }
 
     /// Kernels merge some packets of a flow and hand out others as they came.

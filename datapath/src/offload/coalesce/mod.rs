@@ -10,7 +10,7 @@
 //! - TCP sequence numbers follow on; each payload is as long as the first, only the last may be shorter;
 //! - IPv4 header and transport checksum of each were right. A damaged packet goes on by itself, damaged as it was.
 //!
-//! Within a flow no frame overtakes another. PSH, a short payload, or a frame that does not follow on ends a run.
+//! Within a flow no frame overtakes another, but that what the kernel let overtake steps back. PSH, a short payload, or a frame that does not follow on ends a run.
 
 mod run;
 mod segment;
@@ -51,26 +51,41 @@ impl Coalescer {
     /// Takes the next frame for `out`, which lies in the slab, complete in itself: it joins a run, or is queued. Every
     /// call between two flushes must name the same slab and queue.
     pub fn push(&mut self, slab: &mut Slab, frame: Piece, out: &mut TxQueue) {
-        let Some(segment) = self.segment(slab, frame) else {
-            return out.push(VnetHdr::default(), &[frame]);
+        self.push_offloaded(slab, frame, &VnetHdr::default(), out);
+    }
+
+    /// The same for a frame with an offload header, as [`super::recognize()`] gives it. A kernel that merges the segments of a TCP
+    /// superframe as a veth hands them over misses the last one, for a socket still owns it, and if that has PSH hands it out first.
+    /// Here the two come together again.
+    pub fn push_offloaded(&mut self, slab: &mut Slab, frame: Piece, vnet: &VnetHdr, out: &mut TxQueue) {
+        let Some(segment) = self.segment(slab, frame, vnet) else {
+            return out.push(*vnet, &[frame]);
         };
-        match self.find(slab, &segment) {
-            Some((place, run)) => match run.join(slab, &segment) {
-                Joined::Open => {}
-                Joined::Full => self.close(place, slab, out),
-                Joined::Refused => {
-                    self.close(place, slab, out);
-                    self.open(segment, slab, out);
-                }
-            },
-            None => self.open(segment, slab, out),
+        let Some((place, run)) = self.find(slab, &segment) else {
+            return self.open(segment, slab, out);
+        };
+        if segment.is_merged() {
+            let followed = run.follow(slab, &segment);
+            self.close(place, slab, out);
+            if !followed {
+                self.open(segment, slab, out);
+            }
+            return;
+        }
+        match run.join(slab, &segment) {
+            Joined::Open => {}
+            Joined::Full => self.close(place, slab, out),
+            Joined::Refused => {
+                self.close(place, slab, out);
+                self.open(segment, slab, out);
+            }
         }
     }
 
     /// Call before `frame` is queued without [`Coalescer::push`]: a run of its flow goes first, so that it overtakes nothing.
     pub fn give_way(&mut self, slab: &mut Slab, frame: Piece, out: &mut TxQueue) {
         if self.open > 0
-            && let Some(segment) = self.segment(slab, frame)
+            && let Some(segment) = self.segment(slab, frame, &VnetHdr::default())
             && let Some((place, _)) = self.find(slab, &segment)
         {
             self.close(place, slab, out);
@@ -85,8 +100,8 @@ impl Coalescer {
     }
 
     /// What may join a run in that frame.
-    fn segment(&self, slab: &Slab, frame: Piece) -> Option<Segment> {
-        Segment::parse(slab.get(frame), frame).filter(|segment| self.datagrams || !segment.is_udp())
+    fn segment(&self, slab: &Slab, frame: Piece, vnet: &VnetHdr) -> Option<Segment> {
+        Segment::parse(slab.get(frame), frame, vnet).filter(|segment| self.datagrams || !segment.is_udp())
     }
 
     /// The run of the segment's flow, and its place in the order.
@@ -98,10 +113,10 @@ impl Coalescer {
         Some((place, self.runs.get_mut(index)?))
     }
 
-    /// Starts a run with the segment, or queues it when nothing could join it.
+    /// Starts a run with the segment, or queues it when nothing could join it. One with PSH waits for what it has overtaken.
     fn open(&mut self, segment: Segment, slab: &mut Slab, out: &mut TxQueue) {
-        if !segment.may_be_followed() {
-            return out.push(VnetHdr::default(), &[segment.frame]);
+        if !segment.plain || (segment.psh && segment.is_merged()) {
+            return out.push(segment.vnet, &[segment.frame]);
         }
         if self.open == RUNS {
             self.close(0, slab, out);
@@ -142,6 +157,7 @@ mod tests {
     use crate::offload::testing::*;
     use crate::offload::{Fit, fit};
     use crate::txq::MAX_PIECES;
+    use crate::vnet::GSO_TCPV4;
     use crate::wire::checksum::{Sum, pseudo, update};
     use crate::wire::{get16, ipv4, proto, put16, tcp, udp};
 
@@ -349,6 +365,140 @@ mod tests {
         assert_eq!(bench.queued(), frames.into_iter().map(|f| (VnetHdr::default(), f)).collect::<Vec<_>>());
     }
 
+    /// Kernels merge segments but for the last one, which a socket still owns.
+    #[test]
+    fn what_a_kernel_missed_joins_what_it_merged() {
+        let merged = |spec: &Spec| {
+            let (frame, vnet) = spec.offloaded(1448);
+            (VnetHdr { hdr_len: 66.into(), ..vnet }, frame)
+        };
+        let rest = |len: usize, flags: u8| {
+            Spec { seq: data(0).seq.wrapping_add(45 * 1000), flags: tcp::ACK | flags, ..data(len) }.frame()
+        };
+        let mut damaged = rest(1000, 0);
+        damaged[100] ^= 1;
+        let df = |df: bool| Spec { df, ..data(45_000) };
+        type Case = (&'static str, Spec, Vec<Vec<u8>>, &'static [usize]);
+        let cases: [Case; 7] = [
+            ("nothing", df(true), vec![], &[45]),
+            ("its last segment", df(true), vec![rest(1000, tcp::PSH)], &[46]),
+            ("a longer one", df(true), vec![rest(3000, 0)], &[48]),
+            ("an old one", df(true), vec![data(1000).frame()], &[45, 1]),
+            ("a damaged one", df(true), vec![damaged], &[45, 1]),
+            ("identifications that count", df(false), vec![rest(1000, 0)], &[45, 1]),
+            ("behind PSH", Spec { flags: tcp::ACK | tcp::PSH, ..df(true) }, vec![rest(1000, 0)], &[45, 1]),
+        ];
+        for (what, spec, rest, lens) in cases {
+            let mut bench = Bench::new();
+            // two of them: one does not join the other, nor overtake it
+            for seq in [spec.seq.wrapping_sub(45_000), spec.seq] {
+                let (vnet, frame) = merged(&Spec { seq, ..spec.clone() });
+                let piece = Piece { len: frame.len() as u32, ..Slab::slot(bench.used) };
+                bench.used += 1;
+                bench.slab.get_mut(piece).copy_from_slice(&frame);
+                bench.coalescer.push_offloaded(&mut bench.slab, piece, &vnet, &mut bench.out);
+            }
+            rest.iter().for_each(|frame| bench.push(frame));
+            let queued = bench.queued();
+            assert_eq!(thousands(&queued), [&[45], lens].concat(), "{what}");
+            assert_eq!(
+                queued[0],
+                merged(&Spec { seq: spec.seq.wrapping_sub(45_000), ..spec.clone() }),
+                "{what}"
+            );
+            let whole = &queued[1];
+            assert_eq!((whole.0.gso_size.get(), whole.0.gso_type), (1448, GSO_TCPV4));
+            // cut anew, it is right to the last byte
+            let mut sink = Frames::new();
+            assert!(matches!(fit(&whole.1, &whole.0, 9000, &mut sink), Fit::Sent(2..)));
+            sink.frames.iter().for_each(|frame| assert_checksums(frame));
+            let payload: Vec<u8> = sink.frames.iter().flat_map(|frame| payload_of(frame).to_vec()).collect();
+            assert_eq!(payload[..45_000], spec.payload());
+        }
+    }
+
+    /// The last segment has PSH and comes first.
+    #[test]
+    fn what_overtook_what_was_merged_steps_back() {
+        let psh = tcp::ACK | tcp::PSH;
+        let last = |seq: u32| Spec { seq: data(0).seq.wrapping_add(seq), flags: psh, ..data(1000) }.frame();
+        let cases: [(&str, Vec<u8>, Spec, &[usize]); 4] = [
+            ("the last", last(45_000), data(45_000), &[46]),
+            ("one behind a gap", last(46_000), data(45_000), &[1, 45]),
+            ("one with PSH already", last(45_000), Spec { flags: psh, ..data(45_000) }, &[1, 45]),
+            ("another header", last(45_000), Spec { tos: 4, ..data(45_000) }, &[1, 45]),
+        ];
+        for ((what, early, spec, lens), partial) in
+            cases.iter().flat_map(|case| [(case, false), (case, true)])
+        {
+            let mut bench = Bench::new();
+            // as a veth hands it over, whose checksums nobody finishes
+            let mut early = early.clone();
+            let ip = ip_of(&early);
+            let mut vnet = VnetHdr::default();
+            if partial {
+                let sum = pseudo(ip.addresses(&early), proto::TCP, ip.end - ip.l4).fold();
+                put16(&mut early, 34 + tcp::CHECKSUM, sum);
+                vnet = crate::offload::recognize(&early, &ip);
+                assert!(vnet.needs_csum());
+            }
+            let piece = Piece { len: early.len() as u32, ..Slab::slot(bench.used) };
+            bench.used += 1;
+            bench.slab.get_mut(piece).copy_from_slice(&early);
+            bench.coalescer.push_offloaded(&mut bench.slab, piece, &vnet, &mut bench.out);
+            let (frame, vnet) = spec.offloaded(1448);
+            let piece = Piece { len: frame.len() as u32, ..Slab::slot(bench.used) };
+            bench.slab.get_mut(piece).copy_from_slice(&frame);
+            bench.coalescer.push_offloaded(&mut bench.slab, piece, &vnet, &mut bench.out);
+            let queued = bench.queued();
+            assert_eq!(thousands(&queued), *lens, "{what}");
+            if let [(_, whole)] = &queued[..] {
+                assert_eq!(payload_of(whole), [&spec.payload()[..], payload_of(&early)].concat());
+                assert!(tcp_of(whole).psh);
+            }
+        }
+    }
+
+    /// With and without memory for a header.
+    #[test]
+    fn unfinished_checksums_stay_unfinished() {
+        for (spec, full) in
+            [Spec::udp(3000), data(3000)].into_iter().flat_map(|s| [(s.clone(), false), (s, true)])
+        {
+            let mut bench = Bench::new();
+            while full && bench.slab.alloc(16).is_some() {}
+            let mut given = Vec::new();
+            for mut frame in segments(&spec, 1000) {
+                let ip = ip_of(&frame);
+                let at = ip.l4 + if spec.tcp { tcp::CHECKSUM } else { udp::CHECKSUM };
+                let sum = pseudo(ip.addresses(&frame), ip.proto, ip.end - ip.l4).fold();
+                put16(&mut frame, at, sum);
+                let vnet = crate::offload::recognize(&frame, &ip);
+                let piece = Piece { len: frame.len() as u32, ..Slab::slot(bench.used) };
+                bench.used += 1;
+                bench.slab.get_mut(piece).copy_from_slice(&frame);
+                bench.coalescer.push_offloaded(&mut bench.slab, piece, &vnet, &mut bench.out);
+                given.push((vnet, frame));
+            }
+            let queued = bench.queued();
+            let mut finished = Frames::new();
+            for (vnet, frame) in &queued {
+                assert!(matches!(fit(frame, vnet, 9000, &mut finished), Fit::Sent(_)));
+            }
+            assert_eq!(finished.frames, segments(&spec, 1000));
+            if full {
+                let essence = |list: &[(VnetHdr, Vec<u8>)]| -> Vec<_> {
+                    list.iter()
+                        .map(|(vnet, frame)| (vnet.flags, vnet.gso_type, vnet.csum_start, frame.clone()))
+                        .collect()
+                };
+                assert_eq!(essence(&queued), essence(&given));
+            } else {
+                assert_eq!(queued.len(), 1);
+            }
+        }
+    }
+
     #[test]
     fn datagrams_of_another_size_keep_their_place() {
         let frames: Vec<_> = [1000, 1000, 400, 1000, 2000].map(|len| Spec::udp(len).frame()).into();
@@ -501,8 +651,9 @@ mod tests {
         let mut bench = Bench::new();
         bench.push(&data(100).frame());
         assert!(bench.out.is_empty());
-        bench.push(&Spec { flags: tcp::ACK | tcp::PSH, tags: 1, ..data(100) }.frame());
+        let seq = data(0).seq.wrapping_add(100);
+        bench.push(&Spec { flags: tcp::ACK | tcp::PSH, seq, ..data(100) }.frame());
         assert_eq!(bench.out.frames().len(), 1);
-        assert_eq!(bench.queued().len(), 2);
+        assert_eq!(bench.queued().len(), 1);
     }
 }

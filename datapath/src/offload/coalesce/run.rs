@@ -5,7 +5,7 @@ use zerocopy::FromBytes;
 use super::segment::Segment;
 use crate::slab::{Piece, Slab};
 use crate::txq::{MAX_PIECES, TxQueue};
-use crate::vnet::{F_NEEDS_CSUM, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, VnetHdr};
+use crate::vnet::{F_NEEDS_CSUM, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, VnetHdr};
 use crate::wire::checksum::pseudo;
 use crate::wire::ipv4::{self, Ipv4};
 use crate::wire::ipv6::{self, Ipv6};
@@ -40,6 +40,8 @@ pub(super) struct Run {
     len: usize,
     /// Segments.
     count: usize,
+    /// The second one's checksum is partial, and so is that of all that follow.
+    partial: bool,
     /// A place for the header, then the payloads.
     pieces: [Piece; MAX_PIECES],
 }
@@ -51,6 +53,7 @@ impl Run {
         psh: false,
         len: 0,
         count: 0,
+        partial: false,
         pieces: [Piece { off: 0, len: 0 }; MAX_PIECES],
     };
 
@@ -68,16 +71,36 @@ impl Run {
 
     /// Payload bytes of every segment but the last.
     fn size(&self) -> usize {
-        self.first.ip.end - self.first.data
+        if self.first.is_merged() {
+            usize::from(self.first.vnet.gso_size.get())
+        } else {
+            self.first.ip.end - self.first.data
+        }
+    }
+
+    /// Becomes a run that begins with `merged`, if that ends where this one, a single segment with PSH, begins. Both are of one flow.
+    pub fn follow(&mut self, slab: &Slab, merged: &Segment) -> bool {
+        let last = self.first;
+        if self.count != 1 || !last.psh || !merged.plain || merged.psh {
+            return false;
+        }
+        self.start(*merged);
+        let joined = matches!(self.join(slab, &last), Joined::Full);
+        if !joined {
+            self.start(last);
+        }
+        joined
     }
 
     /// Takes the segment in if it follows on. Both are of one flow.
     pub fn join(&mut self, slab: &Slab, next: &Segment) -> Joined {
-        let payload = next.payload();
+        let (payload, merged) = (next.payload(), self.first.is_merged());
         let follows = next.plain
+            && !self.first.psh
             && (next.is_udp() || next.seq == self.first.seq.wrapping_add(self.len as u32))
             && (next.ip.df || next.id == self.first.id.wrapping_add(self.count as u16))
-            && payload.len as usize <= self.size()
+            && (payload.len as usize <= self.size() || merged)
+            && (self.count == 1 || next.is_partial() == self.partial)
             && self.first.data - self.first.ip.l3 + self.len + payload.len as usize <= MAX_PACKET
             && self.first.same_header(next, slab);
         if !follows {
@@ -93,14 +116,16 @@ impl Run {
         self.count += 1;
         self.len += payload.len as usize;
         self.psh = next.psh;
-        let last = next.psh || (payload.len as usize) < self.size() || self.count + 1 == MAX_PIECES;
+        self.partial = next.is_partial();
+        let short = (payload.len as usize) < self.size() && !merged;
+        let last = next.psh || short || self.count + 1 == MAX_PIECES;
         if last { Joined::Full } else { Joined::Open }
     }
 
     /// Queues the run: a single segment as it came, more as a superframe.
     pub fn emit(&mut self, slab: &mut Slab, out: &mut TxQueue) {
         if self.count == 1 {
-            return out.push(VnetHdr::default(), &[self.first.frame]);
+            return out.push(self.first.vnet, &[self.first.frame]);
         }
         match self.write_header(slab) {
             Some(header) => {
@@ -111,9 +136,11 @@ impl Run {
             // no memory for a header: the segments still stand behind their own, of the same length as the first's
             None => {
                 let head = self.first.data as u32;
-                for payload in self.pieces.iter().skip(1).take(self.count) {
+                let partial = VnetHdr { gso_type: GSO_NONE, gso_size: 0.into(), ..self.vnet() };
+                let rest = if self.partial { partial } else { VnetHdr::default() };
+                for (i, payload) in self.pieces.iter().skip(1).take(self.count).enumerate() {
                     let frame = Piece { off: payload.off - head, len: payload.len + head };
-                    out.push(VnetHdr::default(), &[frame]);
+                    out.push(if i == 0 { self.first.vnet } else { rest }, &[frame]);
                 }
             }
         }

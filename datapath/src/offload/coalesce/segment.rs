@@ -1,8 +1,10 @@
 //! One TCP segment or UDP datagram, and how it compares with another.
 
 use zerocopy::FromBytes;
+use zerocopy::little_endian::U16;
 
 use crate::slab::{Piece, Slab};
+use crate::vnet::{GSO_NONE, GSO_TCPV4, GSO_TCPV6, VnetHdr};
 use crate::wire::checksum::{Sum, pseudo};
 use crate::wire::ipv4::{self, Ipv4};
 use crate::wire::tcp::{self, Tcp};
@@ -14,6 +16,8 @@ use crate::wire::{Ip, Version, ethernet, ipv6, parse, proto};
 pub(super) struct Segment {
     /// The whole frame.
     pub frame: Piece,
+    /// Its offload header: none, or one that says that its checksum is not finished, or that a kernel has merged it.
+    pub vnet: VnetHdr,
     /// Hash of addresses and ports.
     flow: u64,
     pub ip: Ip,
@@ -31,6 +35,7 @@ impl Segment {
     /// No segment: what stands in a run that is free.
     pub const EMPTY: Segment = Segment {
         frame: Piece { off: 0, len: 0 },
+        vnet: NO_OFFLOAD,
         flow: 0,
         ip: Ip {
             version: Version::V4,
@@ -52,8 +57,8 @@ impl Segment {
         plain: false,
     };
 
-    /// The segment or datagram that `frame`, with these bytes, holds. None: neither.
-    pub fn parse(bytes: &[u8], frame: Piece) -> Option<Segment> {
+    /// The segment or datagram that `frame`, with these bytes and this offload header, holds. None: neither.
+    pub fn parse(bytes: &[u8], frame: Piece, vnet: &VnetHdr) -> Option<Segment> {
         let ip = parse(bytes)?.ip?;
         if ip.later_fragment {
             return None;
@@ -81,20 +86,29 @@ impl Segment {
             }
             Version::V6 => (ipv6::HEADER, 0, true),
         };
-        let plain = simple && whole && ip.l4 - ip.l3 == header && data < ip.end;
+        let plain = simple
+            && whole
+            && ip.l4 - ip.l3 == header
+            && data < ip.end
+            && (vnet.flags | vnet.gso_type == 0 || fits(vnet, &ip));
         let flow = flow_hash(ip.addresses(bytes), transport);
-        Some(Segment { frame, flow, ip, data, seq, id, psh, plain })
+        Some(Segment { frame, vnet: *vnet, flow, ip, data, seq, id, psh, plain })
+    }
+
+    /// Whether a kernel has merged it. How long its segments were nobody knows.
+    pub fn is_merged(&self) -> bool {
+        self.vnet.gso_type != GSO_NONE
+    }
+
+    /// Whether its checksum is for somebody else to finish, and was right when it was.
+    pub fn is_partial(&self) -> bool {
+        self.vnet.needs_csum()
     }
 
     /// Where the payload lies, padding left out. Empty for what has none.
     pub fn payload(&self) -> Piece {
         let off = self.frame.off + self.data as u32;
         Piece { off, len: self.ip.end.saturating_sub(self.data) as u32 }
-    }
-
-    /// Whether a run may start with it.
-    pub fn may_be_followed(&self) -> bool {
-        self.plain && !self.psh
     }
 
     /// Whether the other must not overtake it.
@@ -128,12 +142,39 @@ impl Segment {
 
     /// Whether IPv4 header and transport checksum are right.
     pub fn checksums_ok(&self, slab: &Slab) -> bool {
+        if self.is_partial() {
+            return true;
+        }
         let bytes = slab.get(self.frame);
         let segment = bytes.get(self.ip.l4..self.ip.end).unwrap_or(&[]);
         let header = bytes.get(self.ip.l3..self.ip.l4).unwrap_or(&[]);
         (self.ip.version == Version::V6 || ipv4::checksum_ok(header))
             && (pseudo(self.ip.addresses(bytes), self.ip.proto, segment.len()) + Sum::of(segment)).is_valid()
     }
+}
+
+const NO_OFFLOAD: VnetHdr = VnetHdr {
+    flags: 0,
+    gso_type: GSO_NONE,
+    hdr_len: U16::ZERO,
+    gso_size: U16::ZERO,
+    csum_start: U16::ZERO,
+    csum_offset: U16::ZERO,
+};
+
+/// Whether the offload header says of a packet what [`crate::offload::recognize()`] does.
+fn fits(vnet: &VnetHdr, ip: &Ip) -> bool {
+    let udp = ip.proto == proto::UDP;
+    let kind = match vnet.gso_type {
+        GSO_NONE => true,
+        // how many identifications it stands for is not known
+        GSO_TCPV4 => !udp && ip.version == Version::V4 && ip.df,
+        GSO_TCPV6 => !udp && ip.version == Version::V6,
+        _ => false,
+    };
+    kind && vnet.needs_csum()
+        && usize::from(vnet.csum_start.get()) == ip.l4
+        && usize::from(vnet.csum_offset.get()) == if udp { udp::CHECKSUM } else { tcp::CHECKSUM }
 }
 
 /// Spreads flows so that those that differ seldom have to be compared. The ports come first in `transport`.
