@@ -24,6 +24,9 @@ const RETRIES: usize = 8;
 #[derive(Debug)]
 pub(super) struct RawSocket {
     socket: RawIp,
+    /// What sends. Each time that a packet of a socket has left, the kernel looks for whoever waits for that socket: nobody waits for
+    /// this one. IPv4 alone.
+    exit: Option<RawIp>,
     road: RxRoad,
     v6: bool,
     /// An error came up that may have been an ICMP error pending on the socket: its like waits in the error queue, and keeps
@@ -35,7 +38,8 @@ pub(super) struct RawSocket {
 
 impl RawSocket {
     pub(super) fn v4(road: RxRoad) -> io::Result<RawSocket> {
-        Ok(RawSocket::new(RawIp::v4(protocol(road), BUFFERS)?, road, false))
+        let socket = RawSocket::new(RawIp::v4(protocol(road), BUFFERS)?, road, false);
+        Ok(RawSocket { exit: Some(RawIp::sender_v4(BUFFERS)?), ..socket })
     }
 
     pub(super) fn v6(road: RxRoad) -> io::Result<RawSocket> {
@@ -43,7 +47,8 @@ impl RawSocket {
     }
 
     fn new(socket: RawIp, road: RxRoad, v6: bool) -> RawSocket {
-        RawSocket { socket, road, v6, errors: AtomicBool::new(false), drops: AtomicU32::new(0) }
+        let (errors, drops) = (AtomicBool::new(false), AtomicU32::new(0));
+        RawSocket { socket, exit: None, road, v6, errors, drops }
     }
 
     pub(super) fn road(&self) -> RxRoad {
@@ -110,7 +115,8 @@ impl RawSocket {
 
     /// False: the socket takes no more.
     fn flush(&self, sender: &mut Sender<'_, '_>, report: &mut Report<'_>) -> bool {
-        let taken = sender.flush(self.as_fd(), &mut |i, errno| {
+        let exit = self.exit.as_ref().unwrap_or(&self.socket);
+        let taken = sender.flush(exit.as_fd(), &mut |i, errno| {
             self.errors.store(true, Relaxed);
             report.judge(i, errno)
         });
