@@ -5,7 +5,7 @@ pub mod table;
 pub mod wishes;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,8 +27,10 @@ use table::Table;
 const TICK: Duration = Duration::from_secs(1);
 /// The least time from one publication to the next: hosts join in bursts.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Publishing takes no more than one part in so many of this thread's time, however long the tables.
-const SHARE: u32 = 10;
+/// Publishing takes no more than one part in so many of this thread's time, but nobody waits longer than the other says.
+const SHARE: (u32, Duration) = (10, Duration::from_millis(200));
+/// Messages that are looked at between two pauses: of all ports together, who can each have many waiting.
+const TURN: usize = 64;
 
 /// All tables.
 #[derive(Debug)]
@@ -36,13 +38,20 @@ pub struct Snooping {
     epoch: Instant,
     /// By bridge.
     tables: RefCell<BTreeMap<String, Table>>,
+    /// Messages that came while there were too many for one turn.
+    waiting: RefCell<VecDeque<PuntedFrame>>,
     /// There is something to publish.
     changed: Notify,
 }
 
 impl Default for Snooping {
     fn default() -> Snooping {
-        Snooping { epoch: Instant::now(), tables: RefCell::default(), changed: Notify::new() }
+        Snooping {
+            epoch: Instant::now(),
+            tables: RefCell::default(),
+            waiting: RefCell::default(),
+            changed: Notify::new(),
+        }
     }
 }
 
@@ -84,7 +93,7 @@ impl Snooping {
     pub async fn run(self: Rc<Self>, datapath: Rc<Datapath>, state: Rc<RefCell<State>>) {
         let frames = datapath.frames_fd(FrameKind::Membership).and_then(publish::listen);
         loop {
-            self.receive(&datapath);
+            let came = self.receive(&datapath);
             let began = Instant::now();
             let changed = self.bring(&mut state.borrow_mut());
             if changed {
@@ -96,7 +105,11 @@ impl Snooping {
                     // The reconciler is about to put one of them away, and publishes then
                     Published::EqualTunnels(_) => {}
                 }
-                tokio::time::sleep(PAUSE.max(began.elapsed() * SHARE)).await;
+                tokio::time::sleep(PAUSE.max((began.elapsed() * SHARE.0).min(SHARE.1))).await;
+            }
+            if came {
+                tokio::time::sleep(PAUSE).await;
+                continue;
             }
             tokio::select! {
                 () = readable(frames.as_ref()) => {}
@@ -106,14 +119,20 @@ impl Snooping {
         }
     }
 
-    /// Takes what has come, and forgets what is too old.
-    fn receive(&self, datapath: &Datapath) {
+    /// Takes what has come, and forgets what is too old. True: there was something, and more may be waiting.
+    fn receive(&self, datapath: &Datapath) -> bool {
         let (now, snapshot) = (self.now(), datapath.snapshot());
         let mut tables = self.tables.borrow_mut();
-        for frame in datapath.frames(FrameKind::Membership) {
+        let mut waiting = self.waiting.borrow_mut();
+        if waiting.is_empty() {
+            waiting.extend(datapath.frames(FrameKind::Membership));
+        }
+        let turn = waiting.len().min(TURN);
+        for frame in waiting.drain(..turn) {
             deliver(&mut tables, &snapshot, &frame, now);
         }
         tables.values_mut().for_each(|table| table.expire(now));
+        turn > 0
     }
 
     /// Forgets what was learned on a port that is not what it was.
