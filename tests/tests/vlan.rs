@@ -229,7 +229,7 @@ fn fake_bridges_are_apart_and_join_through_a_tunnel() {
         assert_eq!(host.vsctl("list-br"), "br0\nbr0.10\nbr0.20");
     }
     let [a, b] = &hosts;
-    let capture = Capture::start(a, "u0", "ip proto 47");
+    let capture = Capture::wire([a, b], "u0", "ip proto 47");
     for (from, to) in [(a, b), (b, a)] {
         for net in ["10.10", "10.20", "10.0"] {
             reaches(from, &format!("{net}.{}.1", to.subnet));
