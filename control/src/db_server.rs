@@ -2,12 +2,15 @@
 //!
 //! Everything runs on one thread: `ovsdb::Server` says what to answer, this module moves the bytes. A client is read
 //! from only while nothing waits to be sent to it, so that what it can make the server hold is bounded.
+//!
+//! Nobody is told of a commit before the disk has it. While a disk takes its time, clients wait and nothing else does.
 
-use ovsdb::{Server, SessionId};
+use ovsdb::{Server, SessionId, Transmit};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
@@ -36,12 +39,16 @@ struct Shared {
     outboxes: RefCell<BTreeMap<SessionId, Rc<Outbox>>>,
     /// Told when the time at which the database wants to be called may have moved.
     timer: Notify,
+    /// Told when more of the database is durable, or its disk refuses.
+    disk: Arc<Notify>,
+    /// Messages may leave that tell of this many records of the database and no more.
+    open: Cell<u64>,
 }
 
 /// What waits to be sent to one client.
 #[derive(Debug, Default)]
 struct Outbox {
-    messages: RefCell<VecDeque<Vec<u8>>>,
+    messages: RefCell<VecDeque<Transmit>>,
     /// How much of the first message is sent already.
     sent: Cell<usize>,
     bytes: Cell<usize>,
@@ -49,9 +56,31 @@ struct Outbox {
     filled: Notify,
 }
 
+/// What can be done for a client whose outbox is this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Read from it: nothing waits for it.
+    Read,
+    Write,
+    /// Wait for the disk.
+    Hold,
+}
+
 impl DbServer {
     pub fn new(db: Rc<RefCell<Server>>, changed: Rc<Notify>) -> DbServer {
-        DbServer(Rc::new(Shared { db, changed, outboxes: RefCell::default(), timer: Notify::new() }))
+        let disk = Arc::<Notify>::default();
+        let wake = disk.clone();
+        db.borrow_mut().on_durable(Box::new(move || wake.notify_one()));
+        let shared = Shared {
+            db,
+            changed,
+            outboxes: RefCell::default(),
+            timer: Notify::new(),
+            disk,
+            open: Cell::new(0),
+        };
+        shared.hear_of_the_disk();
+        DbServer(Rc::new(shared))
     }
 
     /// Hands out what the database has to say. To be called after each commit that is not a client's, with the
@@ -79,6 +108,7 @@ impl DbServer {
                 },
                 _ = sessions.join_next(), if !sessions.is_empty() => {}
                 () = self.0.timer.notified() => {}
+                () = self.0.disk.notified() => self.0.hear_of_the_disk(),
                 () = sleep_until(timeout.unwrap_or_else(Instant::now)), if timeout.is_some() => {
                     self.0.db.borrow_mut().handle_timeout(Instant::now().into_std());
                     self.0.changed.notify_one();
@@ -90,12 +120,26 @@ impl DbServer {
 }
 
 impl Shared {
+    /// Lets messages go whose commits are durable. Where the disk fails they go, too, for who looks must be answered; those
+    /// who committed are told that it failed.
+    fn hear_of_the_disk(&self) {
+        let db = self.db.borrow();
+        let (durable, fails) = (db.durable().max(self.open.get()), db.disk_fails());
+        for outbox in self.outboxes.borrow().values() {
+            if fails {
+                outbox.refuse(durable);
+            }
+            outbox.filled.notify_one();
+        }
+        self.open.set(if fails { db.committed() } else { durable });
+    }
+
     fn flush(&self) {
         let mut db = self.db.borrow_mut();
         let outboxes = self.outboxes.borrow();
-        while let Some((session, message)) = db.poll_transmit() {
-            if let Some(outbox) = outboxes.get(&session) {
-                outbox.push(message);
+        while let Some(transmit) = db.poll_transmit() {
+            if let Some(outbox) = outboxes.get(&transmit.session) {
+                outbox.push(transmit);
             }
         }
         self.timer.notify_one();
@@ -119,25 +163,39 @@ impl Shared {
 }
 
 impl Outbox {
-    fn push(&self, message: Vec<u8>) {
+    fn push(&self, message: Transmit) {
         if self.bytes.get() > MAX_BACKLOG {
             self.overflown.set(true);
         } else {
-            self.bytes.set(self.bytes.get() + message.len());
+            self.bytes.set(self.bytes.get() + message.bytes.len());
             self.messages.borrow_mut().push_back(message);
         }
         self.filled.notify_one();
     }
 
-    fn is_empty(&self) -> bool {
-        self.messages.borrow().is_empty()
+    /// Of what tells of more than `durable` records, says the opposite.
+    fn refuse(&self, durable: u64) {
+        for message in self.messages.borrow_mut().iter_mut().filter(|message| message.after > durable) {
+            if let Some(refused) = message.refused.take() {
+                self.bytes.set(self.bytes.get() - message.bytes.len() + refused.len());
+                message.bytes = refused;
+            }
+        }
     }
 
-    /// Sends as much as the socket takes. True if it took something.
-    fn send(&self, stream: &UnixStream) -> io::Result<bool> {
+    fn turn(&self, open: u64) -> Turn {
+        match self.messages.borrow().front() {
+            None => Turn::Read,
+            Some(message) if message.after <= open => Turn::Write,
+            Some(_) => Turn::Hold,
+        }
+    }
+
+    /// Sends as much as the socket takes of what may leave. True if it took something.
+    fn send(&self, stream: &UnixStream, open: u64) -> io::Result<bool> {
         let mut messages = self.messages.borrow_mut();
         let mut progress = false;
-        while let Some(message) = messages.front() {
+        while let Some(Transmit { bytes: message, .. }) = messages.front().filter(|next| next.after <= open) {
             match stream.try_write(message.get(self.sent.get()..).unwrap_or_default()) {
                 Ok(n) => {
                     progress = true;
@@ -185,19 +243,23 @@ async fn talk(shared: &Shared, session: SessionId, outbox: &Outbox, stream: &Uni
     let mut buffer = vec![0; READ_SIZE];
     let mut stuck_since = Instant::now();
     loop {
-        let idle = outbox.is_empty();
+        let turn = outbox.turn(shared.open.get());
         let unfinished = || shared.db.borrow().unfinished_since(session).map(Instant::from_std);
-        let waiting_since = if idle { unfinished() } else { Some(stuck_since) };
+        let waiting_since = match turn {
+            Turn::Read => unfinished(),
+            Turn::Write => Some(stuck_since),
+            Turn::Hold => None,
+        };
         let deadline = waiting_since.map(|since| since + PATIENCE);
         tokio::select! {
-            ready = stream.readable(), if idle => {
+            ready = stream.readable(), if turn == Turn::Read => {
                 ready?;
                 match stream.try_read(&mut buffer) {
                     Ok(0) => return Ok(()),
                     Ok(n) => {
                         if !shared.receive(session, buffer.get(..n).unwrap_or_default()) {
                             // What it asked before its mistake deserves an answer, if it takes it at once.
-                            outbox.send(stream)?;
+                            outbox.send(stream, shared.open.get())?;
                             return Ok(());
                         }
                         stuck_since = Instant::now();
@@ -206,19 +268,19 @@ async fn talk(shared: &Shared, session: SessionId, outbox: &Outbox, stream: &Uni
                     Err(error) => return Err(error),
                 }
             }
-            ready = stream.writable(), if !idle => {
+            ready = stream.writable(), if turn == Turn::Write => {
                 ready?;
-                if outbox.send(stream)? {
+                if outbox.send(stream, shared.open.get())? {
                     stuck_since = Instant::now();
                 }
             }
             () = outbox.filled.notified() => {
-                if idle {
+                if turn != Turn::Write {
                     stuck_since = Instant::now();
                 }
             }
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                let what = if idle { "finish its message" } else { "read what it was sent" };
+                let what = if turn == Turn::Read { "finish its message" } else { "read what it was sent" };
                 warn!("disconnecting a database client that did not {what} within {PATIENCE:?}");
                 return Ok(());
             }

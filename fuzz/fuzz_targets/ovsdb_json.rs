@@ -30,8 +30,8 @@ fuzz_target!(|data: &[u8]| {
         sessions.swap(0, 1);
         now += Duration::from_secs(1);
         server.handle_timeout(now);
-        while let Some((_, bytes)) = server.poll_transmit() {
-            let message: Value = serde_json::from_slice(&bytes).expect("one JSON value");
+        while let Some(transmit) = server.poll_transmit() {
+            let message: Value = serde_json::from_slice(&transmit.bytes).expect("one JSON value");
             let kinds = ["result", "error", "method"];
             assert!(kinds.iter().any(|k| message.get(k).is_some_and(|v| !v.is_null())), "{message}");
         }

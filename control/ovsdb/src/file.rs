@@ -1,6 +1,7 @@
 //! The database file: opening one that OVS or this program wrote, and adding to it so that no commit is ever lost.
 
 use crate::database::Database;
+use crate::durable::{Syncer, Wake};
 use crate::error::Error;
 use crate::journal::Journal;
 use crate::log::{self, Contents, Damaged};
@@ -13,6 +14,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tracing::{info, warn};
 
@@ -47,7 +49,8 @@ pub enum OpenError {
 #[derive(Debug)]
 pub struct FileJournal {
     path: PathBuf,
-    file: File,
+    file: Arc<File>,
+    syncer: Syncer,
     /// The length of the intact records, in bytes.
     length: u64,
     /// What `length` was after the last snapshot.
@@ -130,10 +133,7 @@ fn create(path: PathBuf, lock: File, schema: Schema) -> Result<(Database, FileJo
     let bytes = log::encode(&schema.to_json());
     let length = bytes.len() as u64;
     match replace(&path, &bytes) {
-        Ok(file) => {
-            let journal = FileJournal { path, file, length, base: length, torn: false, _lock: lock };
-            Ok((Database::new(schema), journal))
-        }
+        Ok(file) => Ok((Database::new(schema), FileJournal::new(path, file, length, length, lock)?)),
         Err(source) => Err(OpenError::Io { what: "create", path, source }),
     }
 }
@@ -208,7 +208,7 @@ fn load(path: PathBuf, lock: File, ours: Schema, bytes: &[u8]) -> Result<(Databa
         warn!("{path}: the record at byte {intact} is damaged ({what}): cutting off the last {lost} bytes");
         file.set_len(length).and_then(|()| file.sync_all()).map_err(io_error("cut the damaged tail off"))?;
     }
-    let mut journal = FileJournal { path: path.clone(), file, length, base, torn: false, _lock: lock };
+    let mut journal = FileJournal::new(path.clone(), file, length, base, lock)?;
     if *db.schema() != theirs {
         journal.back_up(&theirs.version).map_err(io_error("back up"))?;
         let snapshot = record::snapshot(&db, "converted to another schema version", journal.date());
@@ -252,6 +252,14 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
 }
 
 impl FileJournal {
+    fn new(path: PathBuf, file: File, length: u64, base: u64, lock: File) -> Result<FileJournal, OpenError> {
+        let file = Arc::new(file);
+        match Syncer::start(path.display().to_string(), file.clone()) {
+            Ok(syncer) => Ok(FileJournal { path, file, syncer, length, base, torn: false, _lock: lock }),
+            Err(source) => Err(OpenError::Io { what: "start a thread for", path, source }),
+        }
+    }
+
     /// Copies the file as it is beside itself, unless a copy of that version is there already.
     fn back_up(&self, version: &str) -> io::Result<()> {
         let mut backup = self.path.as_os_str().to_owned();
@@ -269,8 +277,8 @@ impl FileJournal {
         }
         self.torn = true;
         self.file.write_all_at(bytes, self.length)?;
-        self.file.sync_data()?;
         self.torn = false;
+        self.syncer.wrote(bytes, self.length);
         self.length += bytes.len() as u64;
         Ok(())
     }
@@ -278,7 +286,6 @@ impl FileJournal {
     /// Takes away what a failed write left.
     fn cut(&mut self) -> io::Result<()> {
         self.file.set_len(self.length)?;
-        self.file.sync_data()?;
         self.torn = false;
         Ok(())
     }
@@ -290,6 +297,10 @@ impl FileJournal {
 
 impl Journal for FileJournal {
     fn append(&mut self, record: &Value) -> io::Result<()> {
+        if self.failing() {
+            let error = format!("{}: the disk does not keep what was changed before", self.path.display());
+            return Err(io::Error::other(error));
+        }
         if let Err(error) = self.write(&log::encode(record)) {
             if let Err(cut) = self.cut() {
                 warn!("{}: cannot take a failed write back, will try again: {cut}", self.path.display());
@@ -297,6 +308,22 @@ impl Journal for FileJournal {
             return Err(self.name(&error));
         }
         Ok(())
+    }
+
+    fn appended(&self) -> u64 {
+        self.syncer.written()
+    }
+
+    fn durable(&self) -> u64 {
+        self.syncer.durable()
+    }
+
+    fn failing(&self) -> bool {
+        self.syncer.failing()
+    }
+
+    fn on_durable(&mut self, wake: Wake) {
+        self.syncer.on_change(wake);
     }
 
     fn wants_compaction(&self) -> bool {
@@ -308,7 +335,8 @@ impl Journal for FileJournal {
         bytes.extend(log::encode(snapshot));
         // Also after a failure: the next try is due when the file has grown as much again.
         self.base = self.length;
-        self.file = replace(&self.path, &bytes).map_err(|error| self.name(&error))?;
+        self.file = Arc::new(replace(&self.path, &bytes).map_err(|error| self.name(&error))?);
+        self.syncer.replaced(self.file.clone());
         self.length = bytes.len() as u64;
         self.base = self.length;
         self.torn = false;
@@ -335,7 +363,7 @@ mod tests {
         journal.append(&json!({ "_comment": "one" })).unwrap();
         let good = fs::read(&path).unwrap();
 
-        let writable = std::mem::replace(&mut journal.file, File::open(&path).unwrap());
+        let writable = std::mem::replace(&mut journal.file, Arc::new(File::open(&path).unwrap()));
         let error = journal.append(&json!({ "_comment": "two" })).unwrap_err();
         assert!(error.to_string().contains("conf.db: write failed"), "{error}");
         journal.file = writable;

@@ -5,8 +5,27 @@ use std::io;
 
 /// The place on disk, or its stand-in in tests.
 pub trait Journal {
-    /// Adds one record, durable on return. On an error nothing of it may remain.
+    /// Adds one record, which outlives the process from here on, and the host once it is durable. On an error nothing of it
+    /// may remain.
     fn append(&mut self, record: &Value) -> io::Result<()>;
+
+    /// How many records were added.
+    fn appended(&self) -> u64 {
+        0
+    }
+
+    /// How many of these are durable.
+    fn durable(&self) -> u64 {
+        0
+    }
+
+    /// Whether the disk refuses to make the rest durable.
+    fn failing(&self) -> bool {
+        false
+    }
+
+    /// Has `wake` called, on any thread, whenever `durable` or `failing` may have changed.
+    fn on_durable(&mut self, _wake: Box<dyn Fn() + Send>) {}
 
     /// Whether so much has been appended since the last snapshot that a new one pays.
     fn wants_compaction(&self) -> bool {

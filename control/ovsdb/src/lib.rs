@@ -2,12 +2,13 @@
 //!
 //! `value` and `schema` say what a database may hold, `row` and `database` hold it. A request takes this way:
 //! `framing` → `server` → `rpc` → `execution` (with `condition`, `mutation`) → `transaction` → `record` → `journal`,
-//! and back through `monitor`. `log` is the file's format, `file` the file itself.
+//! and back through `monitor`. `log` is the file's format, `file` the file itself, and `durable` waits for the disk.
 #![forbid(unsafe_code)]
 
 mod condition;
 mod database;
 mod diff;
+mod durable;
 mod error;
 mod execution;
 mod file;
@@ -35,6 +36,6 @@ pub use framing::{FramingError, MAX_DEPTH, MAX_MESSAGE};
 pub use journal::{Journal, NoJournal};
 pub use row::Row;
 pub use schema::Schema;
-pub use server::{RowUpdate, Server, SessionError, SessionId};
+pub use server::{RowUpdate, Server, SessionError, SessionId, Transmit};
 pub use uuid::Uuid;
 pub use value::{Atom, Datum, Real, Symbols, parse_uuid_text};

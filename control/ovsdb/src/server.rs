@@ -39,6 +39,18 @@ pub enum SessionError {
     Message(&'static str),
 }
 
+/// What a session is to be sent.
+#[derive(Debug)]
+pub struct Transmit {
+    pub session: SessionId,
+    pub bytes: Vec<u8>,
+    /// It may tell of this many records, so it should not leave before as many are [`durable`](Server::durable): then nobody
+    /// is told of a commit that a crash of the host undoes.
+    pub after: u64,
+    /// What to send instead if the disk refuses these records.
+    pub refused: Option<Vec<u8>>,
+}
+
 /// The new values of some columns of one row.
 #[derive(Debug, Clone)]
 pub struct RowUpdate {
@@ -60,7 +72,7 @@ pub struct Server {
     blocked: Vec<Blocked>,
     /// The database's serial when all of `blocked` were last tried.
     tried: u64,
-    transmit: VecDeque<(SessionId, Vec<u8>)>,
+    transmit: VecDeque<Transmit>,
 }
 
 #[derive(Debug, Default)]
@@ -139,7 +151,7 @@ impl Server {
     pub fn disconnect(&mut self, id: SessionId) {
         let Some(session) = self.sessions.remove(&id) else { return };
         self.blocked.retain(|blocked| blocked.session != id);
-        self.transmit.retain(|(session, _)| *session != id);
+        self.transmit.retain(|transmit| transmit.session != id);
         for name in session.locks {
             self.release_lock(&name, id);
         }
@@ -160,9 +172,29 @@ impl Server {
         Ok(())
     }
 
-    /// The next bytes to send, in order for each session.
-    pub fn poll_transmit(&mut self) -> Option<(SessionId, Vec<u8>)> {
+    /// What to send next, in order for each session.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.transmit.pop_front()
+    }
+
+    /// The records of all commits until now.
+    pub fn committed(&self) -> u64 {
+        self.journal.appended()
+    }
+
+    /// How many records are durable.
+    pub fn durable(&self) -> u64 {
+        self.journal.durable()
+    }
+
+    /// Whether the disk refuses to keep the rest. Until it does not, commits fail.
+    pub fn disk_fails(&self) -> bool {
+        self.journal.failing()
+    }
+
+    /// Has `wake` called, on any thread, whenever more is durable or the disk has refused.
+    pub fn on_durable(&mut self, wake: Box<dyn Fn() + Send>) {
+        self.journal.on_durable(wake);
     }
 
     /// When `handle_timeout` wants to be called next.
@@ -277,8 +309,17 @@ impl Server {
         let operations = request.params.get(1..).unwrap_or_default();
         match execute(self.database(request.db), operations, &client) {
             Outcome::Done { results, commit } => {
-                let results = self.finish(results, commit);
-                self.send(session, json!({ "id": request.id, "result": results, "error": null }));
+                let before = self.committed();
+                let mut results = self.finish(results, commit);
+                let reply = |results: &[Value]| json!({ "id": request.id, "result": results, "error": null });
+                self.send(session, reply(&results));
+                if self.committed() != before
+                    && let Some(sent) = self.transmit.back_mut().filter(|sent| sent.session == session)
+                {
+                    let error = "the disk did not take it: it is in force, but would be lost with the host";
+                    results.push(Error::new(Tag::Io, error).to_json());
+                    sent.refused = Some(reply(&results).to_string().into_bytes());
+                }
                 None
             }
             Outcome::Blocked { timeout } => {
@@ -317,7 +358,7 @@ impl Server {
         results
     }
 
-    /// Makes a commit durable, then visible, then known to the monitors.
+    /// Writes a commit down, makes it visible, then known to the monitors.
     fn commit(&mut self, commit: Commit) -> Result<(), Error> {
         let Commit { changes, comment } = commit;
         if changes.is_empty() {
@@ -342,8 +383,10 @@ impl Server {
         for (session, state) in &self.sessions {
             for (id, _, monitor) in state.monitors.values().filter(|(_, db, _)| *db == Which::OpenVSwitch) {
                 if let Some(updates) = monitor.update(changes) {
-                    let message = monitor.notification(id, updates).to_string();
-                    self.transmit.push_back((*session, message.into_bytes()));
+                    let (session, bytes) =
+                        (*session, monitor.notification(id, updates).to_string().into_bytes());
+                    let after = self.journal.appended();
+                    self.transmit.push_back(Transmit { session, bytes, after, refused: None });
                 }
             }
         }
@@ -364,7 +407,8 @@ impl Server {
 
     pub(crate) fn send(&mut self, session: SessionId, message: Value) {
         if self.sessions.contains_key(&session) {
-            self.transmit.push_back((session, message.to_string().into_bytes()));
+            let (bytes, after) = (message.to_string().into_bytes(), self.committed());
+            self.transmit.push_back(Transmit { session, bytes, after, refused: None });
         }
     }
 }

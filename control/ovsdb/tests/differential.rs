@@ -123,7 +123,7 @@ fn ours(file: &Path) -> Server {
 fn ask(server: &mut Server, session: SessionId, request: &Value) -> Vec<Value> {
     server.receive(session, request.to_string().as_bytes(), Instant::now()).unwrap();
     std::iter::from_fn(|| server.poll_transmit())
-        .map(|(_, bytes)| serde_json::from_slice(&bytes).unwrap())
+        .map(|message| serde_json::from_slice(&message.bytes).unwrap())
         .collect()
 }
 

@@ -412,3 +412,43 @@ fn what_cannot_be_written_does_not_happen() {
     assert_eq!(reply, [json!({ "count": 1 }), json!({ "error": "I/O error", "details": "no space" })]);
     assert_eq!((bridge(server.db()), server.db().serial()), before);
 }
+
+/// A disk that takes what it is given and keeps nothing.
+#[derive(Debug, Default)]
+struct Forgetful(u64);
+
+impl Journal for Forgetful {
+    fn append(&mut self, _record: &Value) -> std::io::Result<()> {
+        self.0 += 1;
+        Ok(())
+    }
+    fn appended(&self) -> u64 {
+        self.0
+    }
+    fn compact(&mut self, _schema: &Value, _snapshot: &Value) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn an_answer_knows_what_it_depends_on_and_what_to_say_otherwise() {
+    let mut server = Server::new(Database::open_vswitch(), Box::new(Forgetful::default()));
+    let (session, made) = (server.connect(), server.committed());
+    let mut ask = |method: &str, params: Value| {
+        let request = json!({ "id": 1, "method": method, "params": params }).to_string();
+        server.receive(session, request.as_bytes(), Instant::now()).unwrap();
+        let reply = server.poll_transmit().unwrap();
+        assert!(server.poll_transmit().is_none());
+        let json = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap()["result"].clone();
+        (reply.after - made, json(&reply.bytes), reply.refused.as_deref().map(json))
+    };
+    let insert = json!(["Open_vSwitch", { "op": "insert", "table": "SSL", "row": {
+        "private_key": "k", "certificate": "c", "ca_cert": "a" } },
+        { "op": "update", "table": "Open_vSwitch", "where": [], "row": { "db_version": "1" } }]);
+    let (after, reply, refused) = ask("transact", insert);
+    assert_eq!((after, reply.as_array().unwrap().len()), (1, 2));
+    assert_eq!(refused.unwrap()[2]["error"], "I/O error");
+    let select = json!(["Open_vSwitch", { "op": "select", "table": "Open_vSwitch", "where": [], "columns": ["db_version"] }]);
+    assert_eq!(ask("transact", select), (1, json!([{ "rows": [{ "db_version": "1" }] }]), None));
+    assert_eq!(ask("echo", json!([])), (1, json!([]), None));
+}

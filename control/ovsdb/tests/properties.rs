@@ -165,8 +165,9 @@ fn answers(pieces: &[&[u8]]) -> Vec<String> {
     let mut answers = Vec::new();
     for piece in pieces {
         let result = server.receive(session, piece, Instant::now());
-        answers
-            .extend(std::iter::from_fn(|| server.poll_transmit()).map(|(_, bytes)| bytes.len().to_string()));
+        answers.extend(
+            std::iter::from_fn(|| server.poll_transmit()).map(|message| message.bytes.len().to_string()),
+        );
         if let Err(error) = result {
             answers.push(error.to_string());
             break;
@@ -378,8 +379,8 @@ fn monitor_all(server: &mut Server, method: &str) -> (SessionId, Replica) {
         .collect();
     let request = json!({ "id": 0, "method": method, "params": ["Open_vSwitch", 0, requests] });
     server.receive(session, request.to_string().as_bytes(), Instant::now()).unwrap();
-    let (_, reply) = server.poll_transmit().unwrap();
-    let reply: Value = serde_json::from_slice(&reply).unwrap();
+    let reply = server.poll_transmit().unwrap();
+    let reply: Value = serde_json::from_slice(&reply.bytes).unwrap();
     let mut replica = Replica::default();
     replica.update(server.db(), &reply["result"]);
     (session, replica)
@@ -402,9 +403,9 @@ proptest! {
             prop_assert!(!failed || after == before.1, "a failed transaction changed something");
             prop_assert_eq!(server.db().serial() == before.0, after == before.1);
             check_integrity(server.db());
-            while let Some((session, bytes)) = server.poll_transmit() {
-                let message: Value = serde_json::from_slice(&bytes).unwrap();
-                let listener = listeners.iter_mut().find(|(id, _)| *id == session).unwrap();
+            while let Some(sent) = server.poll_transmit() {
+                let message: Value = serde_json::from_slice(&sent.bytes).unwrap();
+                let listener = listeners.iter_mut().find(|(id, _)| *id == sent.session).unwrap();
                 listener.1.update(server.db(), &message["params"][1]);
             }
             for (_, replica) in &listeners {

@@ -31,7 +31,7 @@ impl Clients {
 
     fn received(&mut self) -> Vec<(SessionId, Value)> {
         let messages = std::iter::from_fn(|| self.server.poll_transmit());
-        messages.map(|(session, bytes)| (session, serde_json::from_slice(&bytes).unwrap())).collect()
+        messages.map(|message| (message.session, serde_json::from_slice(&message.bytes).unwrap())).collect()
     }
 
     fn pass(&mut self, ms: u64) {
