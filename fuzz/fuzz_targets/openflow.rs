@@ -1,5 +1,5 @@
 //! An OpenFlow client that says anything: in whatever pieces it comes, each answer is made of whole messages of the version
-//! agreed on, and no request makes more than a few of them for each port.
+//! agreed on, and no request makes more than a few of them for each port; nor does a port that comes, goes or changes.
 //!
 //! Input: a byte that chooses version and pieces, then what the client says.
 #![no_main]
@@ -25,14 +25,22 @@ fuzz_target!(|data: &[u8]| {
         loop {
             match session.poll() {
                 Ok(None) => break,
-                Ok(Some(event)) => check(&answer(event, &mut bridge), version),
+                Ok(Some(event)) => check(&answer(&mut session, event, &mut bridge), version),
                 Err(broken) => return check(&broken.farewell, version),
             }
         }
+        match bridge.ports.pop() {
+            Some(port) if !port.link_down => bridge.ports.push(Port { link_down: true, ..port }),
+            Some(_) => {}
+            None => bridge.ports.push(Port::default()),
+        }
+        let news = session.news(&bridge).expect("the same datapath");
+        assert!(news.is_empty() || session.listens());
+        check(&news, version);
     }
 });
 
-fn answer(event: Event, bridge: &mut Bridge) -> Vec<u8> {
+fn answer(session: &mut Session, event: Event, bridge: &mut Bridge) -> Vec<u8> {
     match event {
         Event::Send(reply) => reply,
         Event::Ask(question) => question.answer(bridge),
@@ -41,6 +49,7 @@ fn answer(event: Event, bridge: &mut Bridge) -> Vec<u8> {
                 assert!(config.0 <= 0x7f, "bits that there are");
                 let port = bridge.ports.iter_mut().find(|p| p.number == change.port).expect("it was checked");
                 port.config = config.with(PortConfig::NO_STP, false);
+                session.modified(&change, config);
                 Vec::new()
             }
             Err(refusal) => refusal,

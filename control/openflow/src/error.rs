@@ -8,6 +8,8 @@ const QUOTED: usize = 64;
 const ERROR: u8 = 1;
 /// Open vSwitch's number among experimenters.
 pub(crate) const NICIRA: u32 = 0x0000_2320;
+/// The Open Networking Foundation's: bundles, and errors of later versions, in OpenFlow 1.3.
+pub(crate) const ONF: u32 = 0x4f4e_4600;
 /// `OFPET_EXPERIMENTER`, and Open vSwitch's way to say the same in OpenFlow 1.0.
 const EXPERIMENTER: u16 = 0xffff;
 const VENDOR_V10: u16 = 0xb0c2;
@@ -41,6 +43,8 @@ pub(crate) enum Refusal {
     Role,
     /// IPFIX is not configured.
     NotConfigured,
+    /// No such property of what is told unasked.
+    AsyncConfig,
 }
 
 impl Refusal {
@@ -60,7 +64,7 @@ impl Refusal {
             Refusal::PortModAddress => (if v13 { 7 } else { 4 }, 1),
             Refusal::QueuePort => (if v13 { 9 } else { 5 }, 0),
             Refusal::Role => (11, 1),
-            Refusal::NotConfigured => (EXPERIMENTER, 0),
+            Refusal::NotConfigured | Refusal::AsyncConfig => (EXPERIMENTER, 0),
         }
     }
 
@@ -74,6 +78,10 @@ impl Refusal {
                 Writer::new().u16(VENDOR_V10).u16(0).u32(NICIRA).u16(1).u16(0x217)
             }
             (Refusal::NotConfigured, Version::V13) => Writer::new().u16(EXPERIMENTER).u16(0x24).u32(NICIRA),
+            (Refusal::AsyncConfig, Version::V10) => {
+                Writer::new().u16(VENDOR_V10).u16(0).u32(NICIRA).u16(1).u16(0x209)
+            }
+            (Refusal::AsyncConfig, Version::V13) => Writer::new().u16(EXPERIMENTER).u16(0x943).u32(ONF),
             _ => {
                 let (kind, code) = self.numbers(version);
                 Writer::new().u16(kind).u16(code)

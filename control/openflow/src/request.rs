@@ -1,18 +1,33 @@
 //! What a message asks.
 
-use crate::error::{NICIRA, Refusal};
+use crate::error::{NICIRA, ONF, Refusal};
 use crate::flows::{Filter, FlowQuestion};
+use crate::news::Wishes;
 use crate::view::{Bridge, PortConfig, PortNo};
 use crate::wire::{HEADER_LEN, Header, Reader, Version, Writer};
 use crate::{ports, stats};
 
-/// The Open Networking Foundation's number among experimenters: bundles in OpenFlow 1.3.
-const ONF: u32 = 0x4f4e_4600;
-
-/// What the session keeps for `SET_CONFIG`. Fragments are always forwarded as they are.
+/// What the session keeps of how a client wants to be spoken to. Fragments are always forwarded as they are.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Config {
     miss_send_len: u16,
+    pub(crate) wishes: Wishes,
+}
+
+impl Config {
+    /// As in Open vSwitch who has not asked for it is told nothing: neither how much of a packet to send, nor what to tell.
+    pub(crate) fn listens(&self) -> bool {
+        self.miss_send_len != 0
+    }
+
+    fn wish(&mut self, wishes: Wishes) {
+        /// `OFP_DEFAULT_MISS_SEND_LEN`.
+        const MISS_SEND_LEN: u16 = 128;
+        self.wishes = wishes;
+        if self.miss_send_len == 0 {
+            self.miss_send_len = MISS_SEND_LEN;
+        }
+    }
 }
 
 /// What became of a message.
@@ -160,7 +175,7 @@ pub(crate) fn understand(
         Kind::Other(number) => match number {
             kind::HELLO | kind::ERROR | kind::ECHO_REPLY => Understood::Nothing,
             kind::ECHO_REQUEST => reply(kind::ECHO_REPLY, Writer::new().bytes(body)),
-            kind::EXPERIMENTER => return experimenter(version, header.xid, &mut rest),
+            kind::EXPERIMENTER => return experimenter(version, header.xid, &mut rest, config),
             kind::FEATURES_REQUEST => ask(About::Features),
             kind::GET_CONFIG_REQUEST => {
                 reply(kind::GET_CONFIG_REPLY, Writer::new().u16(0).u16(config.miss_send_len))
@@ -174,9 +189,12 @@ pub(crate) fn understand(
                 return Err(Refusal::Permission);
             }
             kind::ROLE_REQUEST => reply(kind::ROLE_REPLY, role(&mut rest)?),
-            // Nobody is told of anything unasked: six masks of nothing
-            kind::GET_ASYNC_REQUEST => reply(kind::GET_ASYNC_REPLY, Writer::new().zeros(24)),
-            kind::SET_ASYNC => Understood::Nothing,
+            kind::GET_ASYNC_REQUEST => reply(kind::GET_ASYNC_REPLY, config.wishes.body()),
+            // which makes nobody listen, where Open vSwitch's own message does
+            kind::SET_ASYNC => {
+                config.wishes = Wishes::read(&mut rest)?;
+                Understood::Nothing
+            }
             _ => return Err(Refusal::BadType),
         },
     })
@@ -193,7 +211,12 @@ fn role(rest: &mut Reader<'_>) -> Result<Writer, Refusal> {
 }
 
 /// Open vSwitch's own messages. Those that only say how a client wants to be spoken to are taken in silence.
-fn experimenter(version: Version, xid: u32, rest: &mut Reader<'_>) -> Result<Understood, Refusal> {
+fn experimenter(
+    version: Version,
+    xid: u32,
+    rest: &mut Reader<'_>,
+    config: &mut Config,
+) -> Result<Understood, Refusal> {
     let vendor = rest.u32().ok_or(Refusal::BadLength)?;
     if vendor == ONF {
         return Err(Refusal::Permission); // bundles of changes
@@ -217,8 +240,17 @@ fn experimenter(version: Version, xid: u32, rest: &mut Reader<'_>) -> Result<Und
         },
         // FLOW_MOD, GROUP_MOD, TLV_TABLE_MOD, RESUME, CT_FLUSH_ZONE, PACKET_OUT2, CT_FLUSH
         13 | 24 | 28 | 29 | 31 | 32 | 39 => Err(Refusal::Permission),
-        // FLOW_MOD_TABLE_ID, SET_PACKET_IN_FORMAT, FLOW_AGE, SET_ASYNC_CONFIG, SET_CONTROLLER_ID, SET_ASYNC_CONFIG2
-        15 | 16 | 18 | 19 | 20 | 27 => Ok(Understood::Nothing),
+        // NXT_SET_ASYNC_CONFIG, NXT_SET_ASYNC_CONFIG2
+        19 => {
+            config.wish(Wishes::read(rest)?);
+            Ok(Understood::Nothing)
+        }
+        27 => {
+            config.wish(config.wishes.with(rest)?);
+            Ok(Understood::Nothing)
+        }
+        // FLOW_MOD_TABLE_ID, SET_PACKET_IN_FORMAT, FLOW_AGE, SET_CONTROLLER_ID
+        15 | 16 | 18 | 20 => Ok(Understood::Nothing),
         // NXT_TLV_TABLE_REQUEST: 256 bytes and 64 fields to map options of Geneve to, none of them in use
         25 => {
             let body = Writer::new().u32(NICIRA).u32(26).u32(256).u16(64).zeros(10);

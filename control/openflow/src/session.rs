@@ -1,7 +1,9 @@
 //! One client's connection: bytes in, events out.
 
 use crate::error::Refusal;
+use crate::news::Told;
 use crate::request::{self, PortMod, Question, Understood};
+use crate::view::{Bridge, PortConfig};
 use crate::wire::{HEADER_LEN, Header, Reader, Version, Writer};
 
 const HELLO: u8 = 0;
@@ -40,6 +42,8 @@ pub struct Session {
     /// How much of it is done with.
     done: usize,
     config: request::Config,
+    /// While it listens.
+    told: Option<Told>,
     /// Of the messages that are ours.
     next_xid: u32,
 }
@@ -80,6 +84,38 @@ impl Session {
             }
         }
         Ok(None)
+    }
+
+    /// Whether the client wants to be told of ports that come, go and change: [`Session::news`].
+    pub fn listens(&self) -> bool {
+        self.config.listens()
+    }
+
+    /// Messages about what has changed since this was called last; to a client that has not listened until now there is
+    /// nothing to say. To be called when it begins to listen, and when ports may have changed.
+    ///
+    /// # Errors
+    /// The connection must be closed: this is another datapath now, and the client asks again who it is.
+    pub fn news(&mut self, bridge: &Bridge) -> Result<Vec<u8>, Broken> {
+        let Some(version) = self.version.filter(|_| self.listens()) else {
+            self.told = None;
+            return Ok(Vec::new());
+        };
+        match &mut self.told {
+            None => {
+                self.told = Some(Told::now(bridge));
+                Ok(Vec::new())
+            }
+            Some(told) if told.datapath_id != bridge.datapath_id => {
+                Err(Broken { why: "the bridge has another datapath_id".into(), farewell: Vec::new() })
+            }
+            Some(told) => Ok(told.catch_up(version, self.config.wishes, bridge)),
+        }
+    }
+
+    /// The client's own change was made, of which it is not told.
+    pub fn modified(&mut self, change: &PortMod, config: PortConfig) {
+        self.told.iter_mut().for_each(|told| told.knows(change.port, config));
     }
 
     fn next_message(&mut self) -> Result<Option<Vec<u8>>, Broken> {

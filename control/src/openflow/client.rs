@@ -1,15 +1,16 @@
 //! One client: its bytes into a session, the session's events into answers and changes.
 
-use std::cell::Cell;
+use std::future;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use openflow::{Event, PortConfig, PortMod, Session};
+use openflow::{Bridge, Broken, Event, PortConfig, PortMod, Session};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::sync::watch;
 
-use super::{Activity, Context, picture};
+use super::{Context, Ports, picture};
 use crate::reconcile::publish;
 use crate::reconcile::report::device;
 
@@ -21,37 +22,109 @@ const READ_SIZE: usize = 4096;
 /// packet-in messages, and a spanning tree by OpenFlow.
 const UNKNOWN: [PortConfig; 3] = [PortConfig::NO_RECV, PortConfig::NO_RECV_STP, PortConfig::NO_FWD];
 
-/// Answers until the client leaves. It is read from only when all it has asked is answered.
-pub(super) async fn converse(
-    mut stream: UnixStream,
+/// Answers until the client leaves. It is read from only when all it has asked is answered, and told of ports only when it has
+/// read what it was told before.
+pub(super) async fn converse(stream: UnixStream, context: Rc<Context>, bridge: String, ports: Rc<Ports>) {
+    let mut client = Client { stream, session: Session::new(), news: None, context, bridge, ports };
+    if let Err(End::Broken(broken)) = client.serve().await {
+        tracing::debug!("bridge {}: an OpenFlow client is let go: {broken}", client.bridge);
+        let _ = write(&mut client.stream, &broken.farewell).await;
+    }
+}
+
+/// Why a connection ends.
+enum End {
+    /// By us.
+    Broken(Broken),
+    /// By the client, which has left or does not read; or the bridge is gone.
+    Gone,
+}
+
+impl From<Broken> for End {
+    fn from(broken: Broken) -> End {
+        End::Broken(broken)
+    }
+}
+
+impl From<io::Error> for End {
+    fn from(_: io::Error) -> End {
+        End::Gone
+    }
+}
+
+struct Client {
+    stream: UnixStream,
+    session: Session,
+    /// While it wants to be told of ports.
+    news: Option<watch::Receiver<Rc<Bridge>>>,
     context: Rc<Context>,
     bridge: String,
-    activity: Rc<Cell<Activity>>,
-) {
-    let mut session = Session::new();
-    let mut buffer = vec![0; READ_SIZE];
-    loop {
-        // who does not read is let go
+    ports: Rc<Ports>,
+}
+
+impl Client {
+    async fn serve(&mut self) -> Result<(), End> {
+        let mut buffer = vec![0; READ_SIZE];
         loop {
-            match session.poll() {
-                Ok(None) => break,
-                Ok(Some(event)) => {
-                    let Some(reply) = context.reply(&bridge, &activity, event).await else { return };
-                    if write(&mut stream, &reply).await.is_err() {
-                        return;
-                    }
-                }
-                Err(broken) => {
-                    tracing::debug!("bridge {bridge}: an OpenFlow client is let go: {broken}");
-                    let _ = write(&mut stream, &broken.farewell).await;
-                    return;
+            loop {
+                let event = self.session.poll()?;
+                self.listen().await?;
+                let Some(event) = event else { break };
+                let reply = self.reply(event).await.ok_or(End::Gone)?;
+                write(&mut self.stream, &reply).await?;
+            }
+            tokio::select! {
+                read = self.stream.read(&mut buffer) => match read {
+                    Ok(n) if n > 0 => self.session.receive(buffer.get(..n).unwrap_or_default()),
+                    _ => return Err(End::Gone),
+                },
+                bridge = changed(&mut self.news) => {
+                    let bridge = bridge.ok_or(End::Gone)?;
+                    let told = self.session.news(&bridge)?;
+                    write(&mut self.stream, &told).await?;
                 }
             }
         }
-        match stream.read(&mut buffer).await {
-            Ok(n) if n > 0 => session.receive(buffer.get(..n).unwrap_or_default()),
-            _ => return,
+    }
+
+    /// Begins to hear of ports if the client wants to, or ceases.
+    async fn listen(&mut self) -> Result<(), End> {
+        if self.session.listens() != self.news.is_some() {
+            self.news = self.session.listens().then(|| self.ports.news.subscribe());
+            self.session.news(&self.picture().await.ok_or(End::Gone)?)?;
         }
+        Ok(())
+    }
+
+    /// None: the bridge is gone.
+    async fn picture(&self) -> Option<Bridge> {
+        picture::of(&self.context, &self.bridge, &self.ports.activity).await
+    }
+
+    /// What to send. None: the bridge is gone.
+    async fn reply(&mut self, event: Event) -> Option<Vec<u8>> {
+        match event {
+            Event::Send(reply) => Some(reply),
+            Event::Ask(question) => Some(question.answer(&self.picture().await?)),
+            Event::Modify(change) => Some(match change.check(&self.picture().await?) {
+                Ok(config) if UNKNOWN.iter().any(|bit| config.has(*bit)) => change.refusal(),
+                Ok(config) => {
+                    self.context.modify(&self.bridge, &change, config).await;
+                    self.session.modified(&change, config);
+                    self.ports.look.notify_one();
+                    Vec::new()
+                }
+                Err(refusal) => refusal,
+            }),
+        }
+    }
+}
+
+/// The bridge's next picture; none: it is gone.
+async fn changed(news: &mut Option<watch::Receiver<Rc<Bridge>>>) -> Option<Rc<Bridge>> {
+    match news {
+        None => future::pending().await,
+        Some(news) => news.changed().await.ok().map(|()| news.borrow_and_update().clone()),
     }
 }
 
@@ -70,25 +143,6 @@ async fn write(stream: &mut UnixStream, bytes: &[u8]) -> io::Result<()> {
 }
 
 impl Context {
-    /// What to send. None: the bridge is gone.
-    async fn reply(&self, bridge: &str, activity: &Cell<Activity>, event: Event) -> Option<Vec<u8>> {
-        match event {
-            Event::Send(reply) => Some(reply),
-            Event::Ask(question) => Some(question.answer(&picture::of(self, bridge, activity).await?)),
-            Event::Modify(change) => {
-                let seen = picture::of(self, bridge, activity).await?;
-                Some(match change.check(&seen) {
-                    Ok(config) if UNKNOWN.iter().any(|bit| config.has(*bit)) => change.refusal(),
-                    Ok(config) => {
-                        self.modify(bridge, &change, config).await;
-                        Vec::new()
-                    }
-                    Err(refusal) => refusal,
-                })
-            }
-        }
-    }
-
     /// Gives a port its settings. What the kernel refuses stays as it is, as in Open vSwitch.
     async fn modify(&self, bridge: &str, change: &PortMod, config: PortConfig) {
         let Ok(links) = self.netlink.links().await else { return };

@@ -12,7 +12,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use datapath::handle::Datapath;
+use openflow::Bridge;
 use tokio::net::UnixListener;
+use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::claim::SocketFile;
@@ -56,12 +58,43 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The sockets of one bridge. Dropping it ends its clients.
 #[derive(Debug)]
 struct Served {
-    activity: Rc<Cell<Activity>>,
+    ports: Rc<Ports>,
+    looking: JoinHandle<()>,
     /// `mgmt` and `snoop`.
     sockets: [Option<Socket>; 2],
     /// When they were last tried to be made, and how often before that.
     tried: Instant,
     tries: u32,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.looking.abort();
+    }
+}
+
+/// What the clients of a bridge have in common.
+#[derive(Debug)]
+struct Ports {
+    activity: Cell<Activity>,
+    /// Told when ports may have changed.
+    look: Notify,
+    /// The bridge as it was looked at last, for those who want to be told of its ports. Who is slow misses what was in between.
+    news: watch::Sender<Rc<Bridge>>,
+}
+
+impl Ports {
+    /// Looks at a bridge whenever something may have changed, if somebody listens.
+    async fn look(self: Rc<Self>, context: Rc<Context>, bridge: String) {
+        loop {
+            self.look.notified().await;
+            if self.news.receiver_count() > 0
+                && let Some(seen) = picture::of(&context, &bridge, &self.activity).await
+            {
+                self.news.send_replace(Rc::new(seen));
+            }
+        }
+    }
 }
 
 /// One of them. Dropping it ends its clients.
@@ -106,7 +139,7 @@ impl OpenFlow {
         for (name, bridge) in &state.bridges {
             let now = Instant::now();
             let served = self.bridges.entry(name.clone()).or_insert_with(|| {
-                let mut served = Served::new(now);
+                let mut served = Served::new(&self.context, name, now);
                 served.listen(&self.context, name);
                 served
             });
@@ -115,9 +148,10 @@ impl OpenFlow {
                 served.tries = served.tries.saturating_add(1);
                 served.listen(&self.context, name);
             }
-            let mut activity = served.activity.get();
+            let mut activity = served.ports.activity.get();
             activity.look(received(bridge), now);
-            served.activity.set(activity);
+            served.ports.activity.set(activity);
+            served.ports.look.notify_one();
         }
     }
 }
@@ -128,9 +162,14 @@ fn received(bridge: &BridgeState) -> u64 {
 }
 
 impl Served {
-    fn new(now: Instant) -> Served {
-        let activity = Rc::new(Cell::new(Activity { packets: 0, at: now }));
-        Served { activity, sockets: [None, None], tried: now, tries: 0 }
+    fn new(context: &Rc<Context>, bridge: &str, now: Instant) -> Served {
+        let ports = Rc::new(Ports {
+            activity: Cell::new(Activity { packets: 0, at: now }),
+            look: Notify::new(),
+            news: watch::Sender::default(),
+        });
+        let looking = tokio::task::spawn_local(ports.clone().look(context.clone(), bridge.to_owned()));
+        Served { ports, looking, sockets: [None, None], tried: now, tries: 0 }
     }
 
     /// Makes the sockets that are not there yet. What stands in the way is told once, and not at first: a process that was
@@ -144,8 +183,8 @@ impl Served {
             let name = format!("{bridge}.{}", if snoop { "snoop" } else { "mgmt" });
             match SocketFile::listen_at_once(context.rundir.path().join(name)) {
                 Ok((listener, file)) => {
-                    let (context, activity) = (context.clone(), self.activity.clone());
-                    let clients = accept(listener, context, bridge.to_owned(), activity, snoop);
+                    let (context, ports) = (context.clone(), self.ports.clone());
+                    let clients = accept(listener, context, bridge.to_owned(), ports, snoop);
                     *socket = Some(Socket { _file: file, clients: tokio::task::spawn_local(clients) });
                 }
                 Err(e) if self.tries == 1 => {
@@ -160,13 +199,7 @@ impl Served {
 }
 
 /// Serves clients for ever; they end when this future is dropped.
-async fn accept(
-    listener: UnixListener,
-    context: Rc<Context>,
-    bridge: String,
-    activity: Rc<Cell<Activity>>,
-    snoop: bool,
-) {
+async fn accept(listener: UnixListener, context: Rc<Context>, bridge: String, ports: Rc<Ports>, snoop: bool) {
     let mut clients = JoinSet::new();
     loop {
         tokio::select! {
@@ -179,7 +212,7 @@ async fn accept(
                 }
                 Ok((stream, _)) => {
                     let (context, bridge) = (context.clone(), bridge.clone());
-                    clients.spawn_local(client::converse(stream, context, bridge, activity.clone()));
+                    clients.spawn_local(client::converse(stream, context, bridge, ports.clone()));
                 }
                 Err(e) => {
                     tracing::warn!("cannot accept OpenFlow clients: {e}");

@@ -300,6 +300,174 @@ fn other_messages() {
     assert_eq!(ask(Version::V10, "0109000c00000003000100800107000800000004"), "0108000c0000000400000080");
 }
 
+/// Two ports that come, go and change; a client that listens in `version`, and has said `asks`.
+fn hear(version: Version, asks: &str, changes: &[&dyn Fn(&mut Bridge)]) -> Vec<String> {
+    let (mut session, mut bridge) = (session(version), bridge());
+    bridge.ports.truncate(2);
+    assert_eq!(converse(&mut session, &bytes(asks), &mut bridge), Ok(vec![]));
+    assert_eq!(session.news(&bridge), Ok(vec![]), "how it is now");
+    let mut heard = Vec::new();
+    for change in changes {
+        change(&mut bridge);
+        let mut rest = &session.news(&bridge).unwrap()[..];
+        assert!(well_formed(rest, version));
+        while !rest.is_empty() {
+            let (message, more) = rest.split_at(usize::from(u16::from_be_bytes([rest[2], rest[3]])));
+            heard.push(hex(message));
+            rest = more;
+        }
+        assert_eq!(session.news(&bridge), Ok(vec![]), "told once");
+    }
+    heard
+}
+
+#[test]
+fn ports_come_change_and_go() {
+    let add: &dyn Fn(&mut Bridge) =
+        &|b| b.ports.push(Port { number: 7, name: "p7".into(), ..Port::default() });
+    let lose: &dyn Fn(&mut Bridge) = &|b| b.ports[2].link_down = true;
+    let rename: &dyn Fn(&mut Bridge) = &|b| b.ports[2].name = "p8".into();
+    let count: &dyn Fn(&mut Bridge) = &|b| b.ports[2].stats.rx_packets = Some(9);
+    let no_flood: &dyn Fn(&mut Bridge) = &|b| b.ports[2].config = PortConfig::NO_FLOOD;
+    let remove: &dyn Fn(&mut Bridge) = &|b| drop(b.ports.remove(2));
+    let changes = [add, lose, rename, count, no_flood, remove];
+    let v10 = |reason: u8, name: &str, config: u8, state: u8| {
+        format!(
+            "010c004000000000{reason:02x}000000000000000007000000000000{}{}000000{config:02x}000000{state:02x}{}",
+            hex(name.as_bytes()),
+            "00".repeat(14),
+            "00".repeat(16)
+        )
+    };
+    assert_eq!(
+        hear(Version::V10, "0109000c0000000300000080", &changes),
+        [
+            v10(0, "p7", 0, 0),
+            v10(2, "p7", 0, 1),
+            v10(1, "p7", 0, 1),
+            v10(0, "p8", 0, 1),
+            v10(2, "p8", 0x10, 1),
+            v10(1, "p8", 0x10, 1)
+        ]
+    );
+    // 1.3 has no bit for no-flood
+    let v13 = hear(Version::V13, "0409000c0000000300000080", &changes);
+    let reasons: Vec<&str> = v13.iter().map(|message| &message[..18]).collect();
+    assert_eq!(
+        reasons,
+        ["00", "02", "01", "00", "01"].map(|reason| format!("040c005000000000{reason}")),
+        "{v13:#?}"
+    );
+    assert_eq!(v13[0].len(), 160);
+    for (version, asks, count) in [
+        (Version::V10, "", 0),
+        (Version::V10, "0109000c0000000300000000", 0),
+        // NXT_SET_ASYNC_CONFIG asks by itself: all; ports that come and go; nothing
+        (
+            Version::V10,
+            "010400280000000900002320000000130000000700000007000000070000000700000000 00000000",
+            6,
+        ),
+        (
+            Version::V10,
+            "010400280000000900002320000000130000000700000007000000030000000700000000 00000000",
+            4,
+        ),
+        (
+            Version::V10,
+            "010400280000000900002320000000130000000700000007000000000000000700000000 00000000",
+            0,
+        ),
+        // NXT_SET_ASYNC_CONFIG2: ports that change
+        (Version::V10, "0104001800000009000023200000001b0003000800000004", 2),
+        (Version::V10, "0104001000000009000023200000001b", 6),
+        // SET_ASYNC says what, but not whether
+        (Version::V13, "041c0020000000090000000700000007000000070000000700000000 00000000", 0),
+        (
+            Version::V13,
+            "041c0020000000090000000700000007000000010000000700000000 00000000 0409000c0000000300000080",
+            2,
+        ),
+    ] {
+        assert_eq!(hear(version, &asks.replace(' ', ""), &changes).len(), count, "{asks}");
+    }
+}
+
+#[test]
+fn wishes() {
+    let get = "041a000800000009";
+    let default = "000000030000000000000007000000070000000f00000000";
+    for (asks, said) in [
+        ("", format!("041b002000000009{default}")),
+        (
+            "041c002000000009ffffffff00000007ffffffff00000007000000000000000f",
+            "041b002000000009000000070000000700000007000000070000000 00000000f".replace(' ', ""),
+        ),
+        // too short, too long
+        (
+            "041c001c00000009000000000000000000000000000000000000000 0",
+            format!(
+                "0401002800000009 00010006 041c001c00000009{} 041b002000000009{default}",
+                "00".repeat(20)
+            ),
+        ),
+        (
+            "0404003000000009000023200000001b 0003000800000004 0002000800000001 0000000800000001 0005000800000004",
+            "041b002000000009000000030000000100000004000000010000000400000000".into(),
+        ),
+        // a property, and a reason, that there is not
+        (
+            "0404001800000009000023200000001b 0006000800000001",
+            format!(
+                "0401002800000009 ffff0943 4f4e4600 0404001800000009000023200000001b 0006000800000001 041b002000000009{default}"
+            ),
+        ),
+        (
+            "0404001800000009000023200000001b 0003000800000010",
+            format!(
+                "0401002800000009 ffff0943 4f4e4600 0404001800000009000023200000001b 0003000800000010 041b002000000009{default}"
+            ),
+        ),
+        (
+            "0404001400000009000023200000001b 00030008",
+            format!(
+                "0401002000000009 00010006 0404001400000009000023200000001b 00030008 041b002000000009{default}"
+            ),
+        ),
+    ] {
+        let request = asks.replace(' ', "") + get;
+        assert_eq!(ask(Version::V13, &request), said.replace(' ', ""), "{asks}");
+    }
+}
+
+#[test]
+fn who_changes_a_port_knows_it() {
+    let mut sessions = [session(Version::V10), session(Version::V10)];
+    let mut bridge = bridge();
+    for session in &mut sessions {
+        converse(session, &bytes("0109000c0000000300000080"), &mut bridge).unwrap();
+        assert!(session.listens());
+        session.news(&bridge).unwrap();
+    }
+    let no_flood = "010f002000000004000202000000000100000010000000100000000000000000";
+    sessions[0].receive(&bytes(no_flood));
+    let Ok(Some(Event::Modify(change))) = sessions[0].poll() else { panic!("no change") };
+    let config = change.check(&bridge).unwrap();
+    bridge.ports[3].config = config;
+    sessions[0].modified(&change, config);
+    assert_eq!(sessions.each_mut().map(|s| s.news(&bridge).unwrap().len()), [0, 64]);
+    bridge.ports[3].link_down = true;
+    assert_eq!(sessions.each_mut().map(|s| s.news(&bridge).unwrap().len()), [64, 64]);
+    // who does not want to hear more is not told what was when they listen again
+    converse(&mut sessions[0], &bytes("0109000c0000000300000000"), &mut bridge).unwrap();
+    assert_eq!(sessions[0].news(&bridge), Ok(vec![]));
+    bridge.ports.pop();
+    converse(&mut sessions[0], &bytes("0109000c0000000300000080"), &mut bridge).unwrap();
+    assert_eq!(sessions.each_mut().map(|s| s.news(&bridge).unwrap().len()), [0, 64]);
+    bridge.datapath_id = 1;
+    assert!(sessions[1].news(&bridge).is_err(), "it must ask again");
+}
+
 /// A thousand ports and more: replies of several messages, each with whole items; a features reply that is cut off.
 #[test]
 fn many_ports() {
