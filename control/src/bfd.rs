@@ -248,10 +248,20 @@ impl Sessions {
         self.inner.borrow().entries.get(interface).map(|entry| entry.session.forwarding(now))
     }
 
-    /// A port goes by another number in the datapath.
-    pub fn renumber(&self, interface: &str, id: PortId) {
-        if let Some(entry) = self.inner.borrow_mut().entries.get_mut(interface) {
-            entry.port.id = id;
+    /// Ports go by other numbers in the datapath: each that had one of these has another of them.
+    pub fn renumber<'a>(&self, ports: impl Iterator<Item = (&'a str, PortId)>) {
+        let mut guard = self.inner.borrow_mut();
+        let Inner { entries, hearing, .. } = &mut *guard;
+        for (interface, id) in ports {
+            hearing.remove(&id);
+            if let Some((name, _)) = entries.get_key_value(interface) {
+                let name = name.clone();
+                let Some(entry) = entries.get_mut(interface) else { continue };
+                entry.port.id = id;
+                if !entry.port.deaf {
+                    hearing.insert(id, name);
+                }
+            }
         }
     }
 

@@ -295,7 +295,7 @@ fn of_two_tunnels_the_one_that_works_is_active() {
         let tunnel = |name: &str, key: u8| {
             format!(
                 "-- set interface {name} type=gre options:remote_ip={remote} options:key={key} \
-                 bfd:enable=true bfd:min_rx=500 bfd:min_tx=500 "
+                 bfd:enable=true bfd:min_rx=200 bfd:min_tx=200 "
             )
         };
         host.vsctl(&format!(

@@ -123,6 +123,12 @@ impl Bond {
         self.active.as_deref()
     }
 
+    /// Whether another member than `member` is active, whose link would still do.
+    pub fn leaves(&self, member: &str) -> bool {
+        self.active().is_some_and(|active| active != member)
+            && self.members.get(member).is_some_and(|m| m.enabled)
+    }
+
     /// Its address, as `bond_active_slave` has it: zero where none is active.
     pub fn active_mac(&self) -> Mac {
         self.active_mac

@@ -62,6 +62,10 @@ struct Entry {
     /// How often its links are looked at. None: the kernel tells of them.
     look: Option<Duration>,
     bond: Bond,
+    /// Another member is to be active in place of one whose link is still up. Workers come to know of it one after the other, and
+    /// the neighbour may just be sending back, by the new one, what left by the old one: a moment without either keeps such frames
+    /// from coming in as if they were somebody else's.
+    gap: bool,
     /// Another member is active, and the stations on this side have not been announced there.
     moved: bool,
     /// Of those, the ones that are still to be: VLAN and address.
@@ -105,6 +109,7 @@ impl Bonds {
                     row: wish.row,
                     members: BTreeSet::new(),
                     look: None,
+                    gap: false,
                     bond: Bond::new(name, wish.settings.clone(), wish.last),
                     moved: false,
                     lessons: Vec::new(),
@@ -169,11 +174,13 @@ impl Bonds {
             entry.moved |= entry.bond.take_moved();
             let sessions = state.bfd.clone();
             let Some(bridge) = state.bridges.get_mut(&entry.bridge) else { continue };
-            if bridge.activate(name, entry.bond.active()) {
+            let open = bridge.active_member(name);
+            entry.gap |= open.is_some_and(|open| entry.bond.leaves(open));
+            let next = entry.bond.active().filter(|_| !entry.gap);
+            if bridge.activate(name, next) {
                 changed = true;
-                for (interface, port) in bridge.ports.iter().filter(|(_, port)| port.is_of(name)) {
-                    sessions.renumber(interface, port.port.id);
-                }
+                let members = bridge.ports.iter().filter(|(_, port)| port.is_of(name));
+                sessions.renumber(members.map(|(interface, port)| (interface.as_str(), port.port.id)));
             }
         }
         inner.unpublished |= changed;
@@ -185,8 +192,10 @@ impl Bonds {
         loop {
             self.advance(&mut state.borrow_mut());
             if self.take_unpublished() {
-                if publish::publish(&datapath, &state).await == Published::Late {
-                    tracing::error!("the datapath has not taken up the choice of a bond in time");
+                put_in_force(&datapath, &state).await;
+                self.inner.borrow_mut().bonds.values_mut().for_each(|entry| entry.gap = false);
+                if self.advance(&mut state.borrow_mut()) {
+                    put_in_force(&datapath, &state).await;
                 }
                 self.prepare_lessons(&datapath, &state.borrow());
             }
@@ -301,6 +310,12 @@ impl Bonds {
         let answer = self.inner.borrow_mut().bonds.get_mut(name).map(|entry| ask(&mut entry.bond));
         self.changed.notify_one();
         answer
+    }
+}
+
+async fn put_in_force(datapath: &Datapath, state: &RefCell<State>) {
+    if publish::publish(datapath, state).await == Published::Late {
+        tracing::error!("the datapath has not taken up the choice of a bond in time");
     }
 }
 

@@ -2,10 +2,14 @@
 //! came, and says which probes to send and which ports to open the loops at.
 //!
 //! 1. Where addresses move between ports as they do when frames go round, the ports are suspected, for a while. 2. Suspected
-//!    ports send probes. 3. One that comes back in the VLAN it was sent in, by another port that frames may pass to, is the
-//!    proof of a loop; nothing else is. 4. A moment later, unless a switch that comes before us says that it has found a
+//!    ports send probes. 3. Several that come back in the VLAN they were sent in, by another port that frames may pass to, are
+//!    taken for the proof of a loop; nothing else is. 4. A moment later, unless a switch that comes before us says that it has found a
 //!    loop, too, and opens it, one of the two ports is closed: the one with the higher number, which was added later.
 //!    5. A closed port goes on sending probes, and is opened when none has come back for a while.
+//!
+//! Everybody hears probes, so each has a seal that nobody can make who has not the guard's key: a station cannot feign one that says
+//! it left by another port. But stations at both ports who work together can carry probes from one to the other, and be taken for a loop. They carry none any
+//! more once that has cut them off, and the port is opened again; where they are to be feared, the operator exempts ports.
 //!
 //! A probe that comes back by the very port that it left by tells of a loop behind that port, where closing it would cut a
 //! segment off, and anybody on the segment can feign it. It is told of, and nothing more.
@@ -13,7 +17,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use datapath::snapshot::PortId;
-use datapath::wire::loopback::{Finding, Probe};
+use datapath::wire::loopback::{Finding, Probe, Seal};
+use ring::hmac;
 
 /// Milliseconds of a steady clock.
 pub type Millis = u64;
@@ -25,7 +30,9 @@ pub const RESTLESS: u64 = 10;
 /// For how long a suspicion stands.
 const SUSPICION: Millis = 3_000;
 /// The longest that a probe may have been under way.
-const FRESH: Millis = 5_000;
+const FRESH: Millis = 1_000;
+/// So many must have come back.
+const PROOF: u32 = 3;
 /// From the first proof of a loop to its opening: others have found it, too, and one is enough to open it.
 const MOMENT: Millis = 3 * PERIOD;
 /// A proof holds for so long; who waits for another must not act on what that other has ended.
@@ -33,7 +40,7 @@ const RECENT: Millis = 4 * PERIOD;
 /// For how long one who comes before us has the say, and for how long at most. Longer than a proof holds.
 const PRECEDENCE: (Millis, Millis) = (2_000, 10_000);
 /// A loop from which no probe has come back for so long is no more.
-const GONE: Millis = 5_000;
+const GONE: Millis = 3_000;
 
 /// A port in a VLAN.
 pub type Place = (PortId, u16);
@@ -63,6 +70,7 @@ pub struct Loop {
 pub struct Guard {
     /// What its probes go by.
     pub switch: u64,
+    key: hmac::Key,
     /// Until when places are suspected.
     suspects: BTreeMap<Place, Millis>,
     /// Loops that are found but not opened: the ports, and where they are to be opened.
@@ -78,13 +86,17 @@ struct Found {
     vlan: u16,
     first: Millis,
     last: Millis,
+    /// When the newest probe that came back was sent, and how many there were, those sent at one time counted once.
+    sent: Millis,
+    probes: u32,
 }
 
 impl Guard {
     /// Nothing is suspected yet.
-    pub fn new(switch: u64) -> Guard {
+    pub fn new(switch: u64, secret: [u8; 32]) -> Guard {
         Guard {
             switch,
+            key: hmac::Key::new(hmac::HMAC_SHA256, &secret),
             suspects: BTreeMap::new(),
             found: BTreeMap::new(),
             loops: BTreeMap::new(),
@@ -107,7 +119,9 @@ impl Guard {
     /// The probes that are due, each with the place to send it by.
     pub fn probes(&self, now: Millis) -> Vec<(PortId, Probe)> {
         let probe = |(port, vlan): Place, finding| {
-            (port, Probe { switch: self.switch, port: port.0, vlan, sent: now, finding })
+            let seal = Seal::default();
+            let probe = Probe { switch: self.switch, port: port.0, vlan, sent: now, finding, seal };
+            (port, Probe { seal: self.seal(&probe), ..probe })
         };
         let (closed, told): (Vec<_>, Vec<_>) = self.loops.iter().partition(|(_, known)| known.closed);
         let told = told.into_iter().map(|(port, known)| (*port, known.vlan));
@@ -122,6 +136,11 @@ impl Guard {
         });
         let closed = closed.into_iter().map(|(port, known)| probe((*port, known.vlan), Finding::Holds));
         open.chain(closed).collect()
+    }
+
+    fn seal(&self, probe: &Probe) -> Seal {
+        let tag = hmac::sign(&self.key, &probe.statement());
+        tag.as_ref().first_chunk().copied().unwrap_or_default()
     }
 
     /// A probe came in by `port`, in a VLAN. `joined`: frames may pass from the one port to the other.
@@ -141,7 +160,7 @@ impl Guard {
         }
         let sent_by = PortId(probe.port);
         let fresh = probe.sent <= now && now - probe.sent <= FRESH;
-        if !fresh || probe.vlan != vlan {
+        if !fresh || probe.vlan != vlan || probe.seal != self.seal(probe) {
             return;
         }
         if let Some(known) = [sent_by, port].iter().find(|end| self.closes(**end, sent_by, port)).copied() {
@@ -150,7 +169,11 @@ impl Guard {
             }
         } else if sent_by == port || joined(sent_by, port) {
             let pair = (sent_by.min(port), sent_by.max(port));
-            self.found.entry(pair).or_insert(Found { vlan, first: now, last: now }).last = now;
+            let new = Found { vlan, first: now, last: now, sent: probe.sent, probes: 1 };
+            let found = self.found.entry(pair).or_insert(new);
+            found.last = now;
+            found.probes += u32::from(probe.sent > found.sent);
+            found.sent = found.sent.max(probe.sent);
         }
     }
 
@@ -164,12 +187,14 @@ impl Guard {
     pub fn decide(&mut self, candidate: impl Fn(PortId) -> Option<Candidate>, now: Millis) -> bool {
         let before = self.loops.clone();
         self.suspects.retain(|(port, _), until| *until > now && candidate(*port).is_some());
-        self.loops.retain(|port, known| now.saturating_sub(known.seen) < GONE && candidate(*port).is_some());
+        // one that must not be closed any more is open
+        let stands = |port, closed: bool| candidate(port).is_some_and(|c| !closed || c.rank.is_some());
+        self.loops.retain(|port, known| now.saturating_sub(known.seen) < GONE && stands(*port, known.closed));
         self.found.retain(|_, found| now.saturating_sub(found.last) < RECENT);
         let mut open = Vec::new();
         for (pair, found) in &self.found {
             let waited = now.saturating_sub(found.first);
-            if waited >= MOMENT && (now >= self.deferred || waited >= PRECEDENCE.1) {
+            if waited >= MOMENT && found.probes >= PROOF && (now >= self.deferred || waited >= PRECEDENCE.1) {
                 open.push((*pair, *found));
             }
         }
@@ -216,6 +241,12 @@ impl Guard {
 mod tests {
     use super::*;
 
+    impl Guard {
+        fn signed(&self, probe: &Probe) -> Probe {
+            Probe { seal: self.seal(probe), ..*probe }
+        }
+    }
+
     /// (bridge, port); port numbers are ranks.
     type End = (usize, u16);
 
@@ -229,7 +260,7 @@ mod tests {
 
     impl Net {
         fn new(switches: &[u64], wires: &[(End, End)]) -> Net {
-            let guards = switches.iter().map(|switch| Guard::new(*switch)).collect();
+            let guards = switches.iter().map(|switch| Guard::new(*switch, [*switch as u8; 32])).collect();
             Net { guards, wires: wires.to_vec(), ports: 4, now: 1000 }
         }
 
@@ -348,6 +379,8 @@ mod tests {
             Probe { sent: net.now + 1, ..probe },
             Probe { sent: net.now - FRESH - 1, ..probe },
             Probe { switch: 9, ..probe },
+            Probe { port: 2, ..probe },
+            Guard::new(1, [9; 32]).signed(&probe),
         ];
         for probe in cases {
             guard.receive(PortId(3), 0, &probe, |_, _| true, net.now);
@@ -356,32 +389,46 @@ mod tests {
         guard.receive(PortId(3), 0, &probe, |_, _| false, net.now);
         assert!(guard.found.is_empty());
         // few moves are none
-        let mut calm = Guard::new(1);
+        let mut calm = Guard::new(1, [0; 32]);
         calm.moved(RESTLESS - 1, [(PortId(1), 0)], 0);
         assert!(!calm.is_busy() && calm.probes(0).is_empty());
     }
 
     #[test]
     fn what_comes_back_by_its_own_port_is_told_of() {
-        let mut guard = Guard::new(1);
+        let mut guard = Guard::new(1, [0; 32]);
         guard.moved(RESTLESS, [(PortId(1), 0)], 0);
         let (_, probe) = guard.probes(0)[0];
         guard.receive(PortId(1), 0, &probe, |_, _| false, 1);
         let candidate = |_| Some(Candidate { rank: Some(1) });
+        assert!(!guard.decide(candidate, MOMENT + 1), "one may be a moment of other switches");
+        for sent in [250, 500] {
+            let probe = guard.signed(&Probe { sent, ..probe });
+            guard.receive(PortId(1), 0, &probe, |_, _| false, sent + 1);
+        }
         assert!(!guard.decide(candidate, MOMENT) && guard.decide(candidate, MOMENT + 1));
         let told = Loop { back: PortId(1), vlan: 0, closed: false, seen: MOMENT + 1 };
         assert_eq!(guard.loops()[&PortId(1)], told);
         assert_eq!(guard.probes(1000)[0].1.finding, Finding::Suspects);
+        let probe = guard.signed(&Probe { sent: 1000, ..probe });
         guard.receive(PortId(1), 0, &probe, |_, _| false, 1000);
         assert!(!guard.decide(candidate, 999 + GONE));
         assert!(guard.decide(candidate, 1000 + GONE) && guard.loops().is_empty());
         // the bridge's own port is never closed
         guard.moved(RESTLESS, [(PortId(1), 0)], 10_000);
-        let (_, probe) = guard.probes(10_000)[0];
-        guard.receive(PortId(2), 0, &probe, |_, _| true, 10_000);
+        for now in [10_000, 10_250, 10_500] {
+            let (_, probe) = guard.probes(now)[0];
+            // twice: a copy proves nothing
+            (0..2).for_each(|_| guard.receive(PortId(2), 0, &probe, |_, _| true, now));
+        }
         let local = |port: PortId| Some(Candidate { rank: (port.0 == 1).then_some(1) });
         guard.decide(local, 10_000 + MOMENT);
         assert!(guard.loops()[&PortId(1)].closed && guard.loops().len() == 1);
+        // the operator exempts it
+        let mut exempt = Guard { loops: guard.loops.clone(), ..Guard::new(1, [0; 32]) };
+        assert!(
+            exempt.decide(|_| Some(Candidate { rank: None }), 10_000 + MOMENT) && exempt.loops().is_empty()
+        );
         // and a port that goes takes its loop with it
         assert!(guard.decide(|_| None, 10_000 + MOMENT) && guard.loops().is_empty());
     }

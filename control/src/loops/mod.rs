@@ -83,8 +83,9 @@ impl Loops {
         let mut changed = false;
         for (name, bridge) in &mut state.bridges {
             let guarded = wish(name).map(|wish| {
-                let (before, guard) =
-                    guards.entry(name.clone()).or_insert_with(|| (Wish::default(), Guard::new(number())));
+                let (before, guard) = guards
+                    .entry(name.clone())
+                    .or_insert_with(|| (Wish::default(), Guard::new(u64::from_ne_bytes(random()), random())));
                 before.clone_from(wish);
                 guard.switch
             });
@@ -265,12 +266,12 @@ fn deliver(
     Some(())
 }
 
-/// One that nobody else has.
-fn number() -> u64 {
-    let mut bytes = [0; 8];
-    // without randomness it is a number like any other
+/// What nobody else has.
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    // without randomness it is like any other
     let _ = ring::rand::SystemRandom::new().fill(&mut bytes);
-    u64::from_ne_bytes(bytes)
+    bytes
 }
 
 #[cfg(test)]
@@ -310,7 +311,8 @@ mod tests {
             vlan: policy.and_then(VlanPolicy::shared),
             ..Port::new(PortId(1), BridgeId(0), 1, "gre0", tunnel())
         };
-        let probe = |vlan| Probe { switch: 1, port: 1, vlan, sent: 1, finding: Finding::Suspects };
+        let probe =
+            |vlan| Probe { switch: 1, port: 1, vlan, sent: 1, finding: Finding::Suspects, seal: [9; 8] };
         let access = Some(VlanPolicy::new(VlanMode::Access, 10, None));
         for (policy, vlan, tag) in [
             (None, 0, Some(None)),
@@ -341,10 +343,12 @@ mod tests {
         let mut state = State::default();
         state.bridges.insert("br0".into(), bridge);
         let datapath = Datapath::start(1).unwrap();
-        let mut guard = Guard::new(7);
+        let mut guard = Guard::new(7, [7; 32]);
         guard.moved(guard::RESTLESS, [(PortId(0), 10)], 0);
-        let (_, probe) = guard.probes(0)[0];
-        guard.receive(PortId(1), 10, &probe, |_, _| true, 0);
+        for now in [0, 250, 500] {
+            let (_, probe) = guard.probes(now)[0];
+            guard.receive(PortId(1), 10, &probe, |_, _| true, now);
+        }
         guard.decide(|id| candidate(&state.bridges["br0"], &Wish::default(), id), 800);
         loops.guards.borrow_mut().insert("br0".into(), (Wish::default(), guard));
         assert_eq!(loops.bring(&mut state), [("br0".to_owned(), PortId(1))]);

@@ -1,6 +1,6 @@
 //! What is there: bridges and ports as the datapath has them, and the numbers they go by.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -261,6 +261,12 @@ impl BridgeState {
         changed
     }
 
+    /// The member of `bond` that frames pass through.
+    pub fn active_member(&self, bond: &str) -> Option<&str> {
+        let mut members = self.ports.iter().filter(|(_, port)| port.is_of(bond));
+        members.find(|(_, port)| port.port.stp == StpState::Forwarding).map(|(name, _)| name.as_str())
+    }
+
     /// Lets `heir`, a member of `bond`, go by the bond's number. True: another went by it.
     fn hand_over(&mut self, bond: &str, heir: &str) -> bool {
         let Some(own) = self.ports.get(heir).map(|port| port.port.id) else { return false };
@@ -326,21 +332,33 @@ pub fn ofport(column: Option<i64>) -> Option<OfPort> {
     column.and_then(|n| OfPort::try_from(n).ok()).filter(|n| (1..=OFPORT_MAX).contains(n))
 }
 
-/// Hands out small dense numbers. A number comes back only when nothing refers to it any more.
+/// Hands out small dense numbers. A number comes back only when nothing refers to it any more, and then rests for a while: what
+/// was passed up and waits to be looked at still names the port that had it.
 #[derive(Debug, Default)]
-pub struct Ids(BTreeSet<u16>);
+pub struct Ids {
+    /// How many were ever taken: the lowest ones.
+    used: u32,
+    /// Of these, the free ones, the one that has been free for longest first.
+    free: VecDeque<u16>,
+}
 
 impl Ids {
-    /// The lowest number that is free. None: all 65536 are taken.
+    /// So many free numbers rest.
+    const RESTING: usize = 64;
+
+    /// A number that is free. None: all 65536 are taken.
     pub fn take(&mut self) -> Option<u16> {
-        let id = (0..=u16::MAX).find(|n| !self.0.contains(n))?;
-        self.0.insert(id);
-        Some(id)
+        let rested = self.free.len() > Ids::RESTING;
+        if let Some(new) = u16::try_from(self.used).ok().filter(|_| !rested) {
+            self.used += 1;
+            return Some(new);
+        }
+        self.free.pop_front()
     }
 
     /// `id` is free again.
     pub fn give_back(&mut self, id: u16) {
-        self.0.remove(&id);
+        self.free.push_back(id);
     }
 }
 
@@ -357,6 +375,19 @@ fn put<T>(slots: &mut Vec<Option<T>>, at: u16, value: T) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_that_comes_back_rests_and_all_of_them_can_be_had() {
+        let mut ids = Ids::default();
+        assert_eq!((ids.take(), ids.take()), (Some(0), Some(1)));
+        ids.give_back(0);
+        assert_eq!(ids.take(), Some(2));
+        let few: BTreeSet<u16> =
+            (0..1000).filter_map(|_| ids.take().inspect(|id| ids.give_back(*id))).collect();
+        assert!(few.len() > Ids::RESTING && few.last() < Some(&80), "{few:?}");
+        let all = std::iter::from_fn(|| ids.take()).count();
+        assert_eq!(all, 65536 - 2);
+    }
 
     #[test]
     fn numbers_asked_for_come_first_then_those_of_before_then_free_ones() {
@@ -394,13 +425,5 @@ mod tests {
         assert_eq!(next, 1, "wraps");
         let all: BTreeSet<OfPort> = (1..=OFPORT_MAX).collect();
         assert_eq!(choose_ofport(&all, &none, &mut next, None, None), None);
-    }
-
-    #[test]
-    fn ids_are_dense_and_come_back() {
-        let mut ids = Ids::default();
-        assert_eq!([ids.take(), ids.take(), ids.take()], [Some(0), Some(1), Some(2)]);
-        ids.give_back(1);
-        assert_eq!([ids.take(), ids.take()], [Some(1), Some(3)]);
     }
 }

@@ -203,8 +203,9 @@ impl Reconciler {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut unseen = None::<Change>;
-        let (mut due, mut rest_until, mut look) = (Instant::now(), Instant::now(), Instant::now());
+        let (mut due, mut rest_until, mut looked) = (Instant::now(), Instant::now(), Instant::now());
         loop {
+            let look = bonds.interval().map(|interval| looked + interval);
             tokio::select! {
                 () = &mut stop => break,
                 () = changed.notified() => self.pass(db).await,
@@ -226,10 +227,10 @@ impl Reconciler {
                     }
                     rest_until = Instant::now() + APART;
                 }
-                () = tokio::time::sleep_until(look.into()), if bonds.interval().is_some() => {
+                () = tokio::time::sleep_until(look.unwrap_or(looked).into()), if look.is_some() => {
                     self.look_around().await;
                     self.look_at_bonds();
-                    look = Instant::now() + bonds.interval().unwrap_or(TICK);
+                    looked = Instant::now();
                 }
                 () = readable(events.as_ref()) => self.heed_events(db).await,
                 () = self.choice.changed() => self.follow_paths(db).await,
@@ -331,8 +332,10 @@ impl Reconciler {
         let now = Instant::now();
         let due = now >= self.statistics_due;
         let broken = self.state.borrow().bridges.values().any(|b| !b.failed.is_empty());
-        if due || broken || self.dirty {
+        if due || self.dirty {
             self.run_once(db).await;
+        } else if broken {
+            self.pass(db).await;
         } else if now >= self.follow_due || self.choice.is_eager() || self.paths.changed(&self.links).await {
             self.follow_paths(db).await;
         }

@@ -138,6 +138,7 @@ impl Snooping {
     /// Forgets what was learned on a port that is not what it was.
     pub fn forget(&self, port: PortId) {
         self.tables.borrow_mut().values_mut().for_each(|table| table.forget(port));
+        self.waiting.borrow_mut().retain(|frame| frame.port != port);
         self.changed.notify_one();
     }
 

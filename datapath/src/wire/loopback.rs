@@ -2,8 +2,8 @@
 //! Intel, Xerox: The Ethernet, version 2.0, section 8), which stations ignore and switches flood.
 //!
 //! ```text
-//! |CF-00-00-00-00-00| source |9000|skip count 0|function 1|receipt| then ours: magic (4) | switch (8) | port | VLAN | sent (8) | finding |
-//! |                          little endian                 |                                big endian                                 |
+//! |CF-00-00-00-00-00| source |9000|skip count 0|function 1|receipt| then ours: magic (4) | switch (8) | port | VLAN | sent (8) | finding | seal (8) |
+//! |                          little endian                 |                                     big endian                                       |
 //! ```
 
 use super::ethernet::{self, Mac};
@@ -31,7 +31,15 @@ pub struct Probe {
     pub sent: u64,
     /// What its sender knows.
     pub finding: Finding,
+    /// By which its sender, and nobody else, can tell that all of this is its own word.
+    pub seal: Seal,
 }
+
+/// Of [`Probe::statement`], with a key of the sender's.
+pub type Seal = [u8; 8];
+
+/// What precedes the seal, in bytes.
+const STATEMENT: usize = 21;
 
 /// What the sender of a probe knows of loops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,23 +54,24 @@ pub enum Finding {
 }
 
 impl Probe {
-    /// As a frame without a tag.
-    pub fn frame(&self, source: Mac) -> [u8; LEN] {
-        let mut frame = [0; LEN];
-        let parts: [&[u8]; 9] = [
-            &GROUP,
-            &source,
-            &ETHERTYPE.to_be_bytes(),
-            &START,
+    /// What it says: all that a seal is to cover.
+    pub fn statement(&self) -> [u8; STATEMENT] {
+        let mut statement = [0; STATEMENT];
+        let parts: [&[u8]; 5] = [
             &self.switch.to_be_bytes(),
             &self.port.to_be_bytes(),
             &self.vlan.to_be_bytes(),
             &self.sent.to_be_bytes(),
             &[self.finding as u8],
         ];
-        for (to, from) in frame.iter_mut().zip(parts.into_iter().flatten()) {
-            *to = *from;
-        }
+        fill(&mut statement, &parts);
+        statement
+    }
+
+    /// As a frame without a tag.
+    pub fn frame(&self, source: Mac) -> [u8; LEN] {
+        let mut frame = [0; LEN];
+        fill(&mut frame, &[&GROUP, &source, &ETHERTYPE.to_be_bytes(), &START, &self.statement(), &self.seal]);
         frame
     }
 
@@ -73,18 +82,27 @@ impl Probe {
         let (port, rest) = rest.split_first_chunk()?;
         let (vlan, rest) = rest.split_first_chunk()?;
         let (sent, rest) = rest.split_first_chunk()?;
+        let (finding, rest) = rest.split_first()?;
         Some(Probe {
             switch: u64::from_be_bytes(*switch),
             port: u16::from_be_bytes(*port),
             vlan: u16::from_be_bytes(*vlan),
             sent: u64::from_be_bytes(*sent),
-            finding: match rest.first()? {
+            finding: match finding {
                 0 => Finding::Suspects,
                 1 => Finding::Found,
                 2 => Finding::Holds,
                 _ => return None,
             },
+            seal: *rest.first_chunk()?,
         })
+    }
+}
+
+/// Puts the parts one behind the other.
+fn fill(to: &mut [u8], parts: &[&[u8]]) {
+    for (to, from) in to.iter_mut().zip(parts.iter().copied().flatten()) {
+        *to = *from;
     }
 }
 
@@ -107,9 +125,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_sent_is_read(switch in any::<u64>(), port in any::<u16>(), vlan in any::<u16>(), sent in any::<u64>(), tagged in any::<bool>(),
+        fn what_was_sent_is_read(switch in any::<u64>(), port in any::<u16>(), vlan in any::<u16>(), sent in any::<u64>(), seal in any::<Seal>(), tagged in any::<bool>(),
                                  finding in prop_oneof![Just(Finding::Suspects), Just(Finding::Found), Just(Finding::Holds)]) {
-            let probe = Probe { switch, port, vlan, sent, finding };
+            let probe = Probe { switch, port, vlan, sent, finding, seal };
             let mut frame = probe.frame([2, 0, 0, 0, 0, 1]).to_vec();
             if tagged {
                 frame.splice(12..12, [0x81, 0, 0, 7]);
@@ -117,7 +135,7 @@ mod tests {
             let link = Link::parse(&frame).unwrap();
             prop_assert_eq!(Probe::read(&frame, &link), Some(probe));
             prop_assert_eq!(sender(&frame, &link), Some(switch));
-            for len in link.len..link.len + 30 {
+            for len in link.len..link.len + START.len() + STATEMENT + 8 {
                 prop_assert_eq!(Probe::read(&frame[..len], &link), None);
             }
         }
