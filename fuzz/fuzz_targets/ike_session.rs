@@ -14,11 +14,12 @@ use ikev2::proposal::{Encr, EspOffer, Group, IkeOffer, Prf};
 use ikev2::wire::{self, Exchange, HEADER_LEN, Header, kind};
 use ikev2::{
     Child, ChildId, ChildUse, Encapsulation, Endpoint, Event, IkeSecrets, Lifetimes, Limits, Output, Path,
-    PeerConfig, PeerId,
+    PeerConfig, PeerId, Selector,
 };
 use libfuzzer_sys::fuzz_target;
 
 const PEER: PeerId = PeerId(1);
+const SELECTORS: [Selector; 3] = [Selector::Gre, Selector::UdpOut(4789), Selector::UdpIn(4789)];
 const UNIX_NOW: u64 = 1_800_000_000;
 const ADDRESSES: [&str; 2] = ["10.9.0.1:500", "10.9.0.2:500"];
 
@@ -43,7 +44,7 @@ struct Wire {
 struct Host {
     endpoint: Endpoint,
     installed: BTreeMap<ChildId, Child>,
-    outbound: Option<ChildId>,
+    outbound: BTreeMap<Selector, ChildId>,
 }
 
 #[derive(Clone)]
@@ -72,7 +73,7 @@ impl Wire {
         let host = |seed| Host {
             endpoint: Endpoint::new(Box::new(TestRng(seed)), Limits::default()),
             installed: BTreeMap::new(),
-            outbound: None,
+            outbound: BTreeMap::new(),
         };
         let hosts = [host(1), host(2)];
         let mut wire = Wire { now: Instant::now(), hosts, messages: VecDeque::new(), packets: 0 };
@@ -232,12 +233,11 @@ impl Wire {
         self.packets += 1;
         let mut uses = [BTreeMap::<ChildId, ChildUse>::new(), BTreeMap::new()];
         for from in [0, 1] {
-            let Some(sa) = self.hosts[from].outbound.map(|id| &self.hosts[from].installed[&id]) else {
-                continue;
-            };
-            uses[from].entry(sa.id).or_default().outbound_packets = self.packets;
-            if let Some(other) = self.hosts[1 - from].receiving(sa) {
-                uses[1 - from].entry(other.id).or_default().inbound_packets = self.packets;
+            for sa in self.hosts[from].sending() {
+                uses[from].entry(sa.id).or_default().outbound_packets = self.packets;
+                if let Some(other) = self.hosts[1 - from].receiving(sa) {
+                    uses[1 - from].entry(other.id).or_default().inbound_packets = self.packets;
+                }
             }
         }
         for (host, uses) in uses.into_iter().enumerate() {
@@ -273,8 +273,9 @@ impl Wire {
     /// Whether packets flow both ways.
     fn agree(&self) -> bool {
         [0, 1].into_iter().all(|host| {
-            let sa = self.hosts[host].outbound.map(|id| &self.hosts[host].installed[&id]);
-            sa.is_some_and(|sa| self.hosts[1 - host].receiving(sa).is_some())
+            let there = &self.hosts[1 - host];
+            let received = self.hosts[host].sending().filter(|sa| there.receiving(sa).is_some());
+            received.count() == SELECTORS.len()
         })
     }
 }
@@ -284,25 +285,27 @@ impl Host {
         match event {
             Event::Install(child) => {
                 if child.use_outbound {
-                    self.outbound = Some(child.id);
+                    self.outbound.insert(child.selector, child.id);
                 }
                 assert!(self.installed.values().all(|other| other.inbound.spi != child.inbound.spi));
                 assert!(self.installed.insert(child.id, child).is_none());
             }
             Event::UseOutbound(id) => {
-                assert!(self.installed.contains_key(&id));
-                self.outbound = Some(id);
+                self.outbound.insert(self.installed[&id].selector, id);
             }
             Event::Remove(id) => {
                 assert!(self.installed.remove(&id).is_some());
-                if self.outbound == Some(id) {
-                    self.outbound = None;
-                }
+                self.outbound.retain(|_, sending| *sending != id);
             }
-            Event::Up => assert!(self.outbound.is_some()),
-            Event::Down(_) => assert!(self.outbound.is_none()),
+            Event::Up(selector) => assert!(self.outbound.contains_key(&selector)),
+            Event::Down(selector, _) => assert!(!self.outbound.contains_key(&selector)),
             Event::Moved(..) | Event::Trouble(_) => {}
         }
+    }
+
+    /// What is sent by.
+    fn sending(&self) -> impl Iterator<Item = &Child> {
+        self.outbound.values().map(|id| &self.installed[id])
     }
 
     /// What receives that which is sent by `sa`.
@@ -329,6 +332,7 @@ fn config(host: usize) -> PeerConfig {
             groups: vec![Group::Curve25519],
         },
         esp: EspOffer { groups: vec![Some(Group::Curve25519), None], ..EspOffer::default() },
+        protects: SELECTORS.to_vec(),
         encapsulation: Encapsulation::Auto,
         lifetimes: Lifetimes::default(),
         liveness: Duration::from_secs(10),

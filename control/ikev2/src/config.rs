@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::auth::{Credential, Identity, Trust};
 use crate::proposal::{EspOffer, IkeOffer};
+use crate::selector::Selector;
 
 /// UDP port of IKE.
 pub const PORT: u16 = 500;
@@ -48,6 +49,9 @@ pub struct PeerConfig {
     pub ike: IkeOffer,
     /// Algorithms for ESP.
     pub esp: EspOffer,
+    /// What is protected, each by child SAs of its own, all under one IKE SA. The first is asked for in IKE_AUTH. Nothing
+    /// else is granted.
+    pub protects: Vec<Selector>,
     /// By which road ESP travels.
     pub encapsulation: Encapsulation,
     /// When keys are renewed.
@@ -135,7 +139,7 @@ impl Default for Limits {
             half_open_time: Duration::from_secs(30),
             errors_per_second: 20,
             ike_per_peer: 8,
-            children_per_peer: 16,
+            children_per_peer: 32,
             packet: 1280,
         }
     }

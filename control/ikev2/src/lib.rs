@@ -11,10 +11,12 @@ mod endpoint;
 mod output;
 pub mod proposal;
 mod sa;
+mod selector;
 mod status;
 pub mod wire;
 
 pub use config::{Encapsulation, Lifetimes, Limits, NAT_PORT, PORT, Path, PeerConfig, PeerId};
 pub use endpoint::Endpoint;
 pub use output::{Child, ChildId, ChildUse, Direction, Event, Output, UdpPorts};
+pub use selector::Selector;
 pub use status::{ChildState, ChildStatus, IkeSecrets, IkeState, IkeStatus, PeerState, PeerStatus};

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use crate::config::{Path, PeerId};
 use crate::crypto::Secret;
 use crate::proposal::EspSuite;
+use crate::selector::Selector;
 
 /// To be carried out in the order in which [`crate::Endpoint::poll`] gives them: an `Install` must be in force before the
 /// datagram behind it is sent.
@@ -35,10 +36,10 @@ pub enum Event {
     Moved(ChildId, UdpPorts),
     /// Forget this child SA and its keys.
     Remove(ChildId),
-    /// The first child SA is there: traffic can flow.
-    Up,
-    /// The last child SA is gone, and why.
-    Down(String),
+    /// The first child SA for this is there: it can flow.
+    Up(Selector),
+    /// The last child SA for this is gone, and why.
+    Down(Selector, String),
     /// Something failed and is being tried again, or the peer refuses: for the operator.
     Trouble(String),
 }
@@ -53,11 +54,13 @@ impl fmt::Display for ChildId {
     }
 }
 
-/// A pair of ESP SAs in transport mode for GRE between two addresses.
+/// A pair of ESP SAs in transport mode between two addresses.
 #[derive(Debug, Clone)]
 pub struct Child {
     /// Its name.
     pub id: ChildId,
+    /// What it is for.
+    pub selector: Selector,
     /// What we receive by.
     pub inbound: Direction,
     /// What we send by.

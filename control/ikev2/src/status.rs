@@ -8,6 +8,7 @@ use crate::config::{Path, PeerId};
 use crate::crypto::Secret;
 use crate::output::{ChildId, ChildUse, UdpPorts};
 use crate::proposal::{EspSuite, IkeSuite};
+use crate::selector::Selector;
 use crate::wire::Spi;
 
 /// A peer and all of its SAs.
@@ -40,7 +41,7 @@ pub enum PeerState {
     Down,
     /// An IKE SA is being made, or one stands without a child SA.
     Connecting,
-    /// There is a child SA to send by.
+    /// There are child SAs for all that is protected.
     Up,
 }
 
@@ -114,6 +115,8 @@ pub enum ChildState {
 pub struct ChildStatus {
     /// Its name.
     pub id: ChildId,
+    /// What it is for.
+    pub selector: Selector,
     /// How far it is.
     pub state: ChildState,
     /// SPI by which we receive.
@@ -136,7 +139,7 @@ pub struct ChildStatus {
     pub expires_in: Option<Duration>,
     /// What has passed, as last told by [`crate::Endpoint::traffic`].
     pub traffic: ChildUse,
-    /// Whether we send by it.
+    /// Whether it is the one of those for its traffic that we send by.
     pub outbound: bool,
 }
 

@@ -20,7 +20,7 @@ fn bare() -> Pair {
     }
     // Both asked for signs of life, and what the other answers to the forgery will do
     pair.run();
-    assert!(pair.hosts.iter().all(|host| !host.up && host.installed.is_empty()));
+    assert!(pair.hosts.iter().all(|host| !host.is_up() && host.installed.is_empty()));
     pair
 }
 

@@ -150,7 +150,7 @@ fn regular_responder_lost_sa() {
     pair.configure(B, answering);
     pair.lose_child(B);
     pair.run();
-    assert!(!pair.hosts[B].up);
+    assert!(!pair.hosts[B].is_up());
     pair.rekey_child(A);
     pair.step();
     let answer = pair.take_from(B);
@@ -360,7 +360,7 @@ fn collision_delete() {
     );
     pair.deliver(granted);
     refuse(&mut pair, rekey, notify::TEMPORARY_FAILURE);
-    assert!(!pair.hosts[A].up);
+    assert!(!pair.hosts[A].is_up());
     assert_new_child(&mut pair);
 }
 
@@ -371,10 +371,10 @@ fn collision_delete_drop_delete() {
     pair.rekey_child(A);
     let rekey = pair.take_from(A);
     refuse(&mut pair, rekey, notify::TEMPORARY_FAILURE);
-    assert!(pair.hosts[A].up);
+    assert!(pair.hosts[A].is_up());
     pair.lose_child(A);
     pair.run();
-    assert!(!pair.hosts[A].up);
+    assert!(!pair.hosts[A].is_up());
     assert_new_child(&mut pair);
 }
 
@@ -408,7 +408,7 @@ fn assert_new_child(pair: &mut Pair) {
     let ike = pair.ike(A);
     pair.pass(Duration::from_secs(5));
     assert_eq!(pair.ike(A), ike);
-    assert!(pair.hosts[A].up);
+    assert!(pair.hosts[A].is_up());
     let (a, b) = (pair.spis(A), &pair.hosts[B]);
     assert!(b.installed.values().any(|child| (child.outbound.spi, child.inbound.spi) == a));
 }
@@ -444,7 +444,7 @@ fn collision_ike_delete() {
     assert!(notifies(&pair.open(&answer), notify::TEMPORARY_FAILURE));
     pair.deliver(answer);
     pair.run();
-    assert!(pair.hosts.iter().all(|host| host.installed.is_empty() && !host.up));
+    assert!(pair.hosts.iter().all(|host| host.installed.is_empty() && !host.is_up()));
     assert_eq!(pair.hosts[A].complaints(), ["the peer has deleted the IKE SA"]);
     // B knows nothing of A any more
     pair.pass(Duration::from_secs(10));

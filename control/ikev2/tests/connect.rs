@@ -173,7 +173,7 @@ fn another_authority_is_told_on_both_sides() {
     let [a, b] = [A, B].map(|host| pair.hosts[host].complaints().join("; "));
     assert!(a.starts_with("10.9.0.2: ") && a.contains("CA"), "{a}");
     assert!(b.contains("AUTHENTICATION_FAILED"), "{b}");
-    assert!(pair.hosts.iter().all(|host| host.installed.is_empty() && !host.up));
+    assert!(pair.hosts.iter().all(|host| host.installed.is_empty() && !host.is_up()));
 }
 
 /// RFC 7296 1.2: the responder wants another group; all are offered again.
@@ -286,7 +286,7 @@ fn configuration_vanishes_at_any_time() {
             pair.run();
             pair.pass(Duration::from_secs(100));
             assert!(pair.hosts[host].installed.is_empty() && pair.hosts[host].endpoint.secrets().is_empty());
-            assert!(!pair.hosts[1 - host].up);
+            assert!(!pair.hosts[1 - host].is_up());
             pair.configure(host, config(ADDRESSES[host], ADDRESSES[1 - host]));
             pair.run();
             pair.pass(Duration::from_secs(200));
@@ -336,7 +336,7 @@ fn several_peers_of_one_address() {
                         let back = ikev2::Path { local: path.remote, remote: path.local };
                         pair.with(A, |endpoint, now| endpoint.receive(now, UNIX_NOW, back, &datagram));
                     }
-                    Output::Event(peer, Event::Up) => up = Some(peer),
+                    Output::Event(peer, Event::Up(_)) => up = Some(peer),
                     _ => {}
                 }
             }

@@ -17,7 +17,7 @@ fn child_regular() {
     let request = pair.ask(B);
     let request = pair.substitute(&request, &[delete(&[peers])]);
     pair.deliver(request);
-    assert!(!pair.hosts[A].up && pair.hosts[A].installed.is_empty());
+    assert!(!pair.hosts[A].is_up() && pair.hosts[A].installed.is_empty());
     let answer = pair.take_from(A);
     assert_eq!(pair.open(&answer), [delete(&[own])]);
 }
@@ -89,7 +89,7 @@ fn shutdown_tells_everybody_even_while_a_request_is_under_way() {
             pair.wire.clear();
         }
         pair.with(A, |endpoint, now| endpoint.shutdown(now));
-        assert!(pair.hosts[A].installed.is_empty() && !pair.hosts[A].up);
+        assert!(pair.hosts[A].installed.is_empty() && !pair.hosts[A].is_up());
         assert_eq!(pair.hosts[A].endpoint.timeout(), None);
         pair.run();
         assert!(pair.hosts[B].installed.is_empty(), "answered: {answered}");

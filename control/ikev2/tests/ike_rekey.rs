@@ -248,7 +248,7 @@ fn collision_delete() {
     pair.step_from(A);
     pair.step_from(B);
     pair.run();
-    assert!(pair.hosts.iter().all(|host| host.installed.is_empty() && !host.up));
+    assert!(pair.hosts.iter().all(|host| host.installed.is_empty() && !host.is_up()));
     assert_eq!(pair.hosts[A].complaints(), ["the peer has deleted the IKE SA"]);
     pair.pass(Duration::from_secs(60));
     assert!(states(&pair, A).iter().all(|state| *state == IkeState::Connecting));
@@ -265,9 +265,9 @@ fn collision_delete_drop_delete() {
     let answer = pair.take_from(B);
     assert!(notifies(&pair.open(&answer), notify::TEMPORARY_FAILURE));
     pair.deliver(answer);
-    assert!(pair.hosts[A].up);
+    assert!(pair.hosts[A].is_up());
     pair.pass(Duration::from_secs(5));
-    assert!(pair.hosts.iter().all(|host| host.installed.is_empty() && !host.up));
+    assert!(pair.hosts.iter().all(|host| host.installed.is_empty() && !host.is_up()));
 }
 
 /// A message of the old IKE SA that comes once more makes no difference.

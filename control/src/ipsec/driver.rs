@@ -112,11 +112,11 @@ impl Ipsec {
                 return true;
             }
             Event::Moved(id, ports) => sas.moved(policy, id, ports),
-            Event::Up => {
+            Event::Up(_) => {
                 tracing::info!("{}: protected", pair.wanted.name());
                 pair.clear_trouble();
             }
-            Event::Down(why) => {
+            Event::Down(_, why) => {
                 tracing::warn!("{}: not protected any more, nothing passes: {why}", pair.wanted.name());
                 pair.set_down(why, Instant::now());
             }

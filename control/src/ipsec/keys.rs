@@ -93,13 +93,14 @@ mod tests {
     use super::*;
     use ikev2::crypto::Secret;
     use ikev2::proposal::{EspSuite, Group, IkeSuite, Integ, Prf};
-    use ikev2::{ChildId, PeerId};
+    use ikev2::{ChildId, PeerId, Selector};
 
     #[test]
     fn tables_as_wireshark_writes_them() {
         let direction = |spi, byte| Direction { spi, keymat: Secret::new(vec![byte; 20]) };
         let child = Child {
             id: ChildId(1),
+            selector: Selector::Gre,
             inbound: direction(0xc000_0001, 0x11),
             outbound: direction(0x1001, 0x22),
             suite: EspSuite { encr: Encr::AesGcm16_128, esn: false, group: None },

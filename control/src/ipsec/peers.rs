@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use datapath::snapshot::PolicyId;
 use ikev2::crypto::SystemRng;
 use ikev2::proposal::{EspOffer, IkeOffer};
-use ikev2::{Encapsulation, Endpoint, Lifetimes, Limits, PeerConfig, PeerId};
+use ikev2::{Encapsulation, Endpoint, Lifetimes, Limits, PeerConfig, PeerId, Selector};
 
 use super::credentials::{Credentials, Loaded, Stamps};
 use super::pairs::{PairKey, WantedPair};
@@ -226,6 +226,7 @@ fn config(key: PairKey, pair: &Pair) -> PeerConfig {
         trust: pair.loaded.trust.clone(),
         ike: IkeOffer::default(),
         esp: EspOffer::default(),
+        protects: vec![Selector::Gre],
         encapsulation: match encapsulation {
             protection::Encapsulation::Auto => Encapsulation::Auto,
             protection::Encapsulation::Esp => Encapsulation::Esp,

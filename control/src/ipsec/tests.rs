@@ -11,7 +11,7 @@ use ikev2::crypto::SystemRng;
 use ikev2::proposal::{EspOffer, IkeOffer};
 use ikev2::{
     Child, Encapsulation, Endpoint, Event, Lifetimes, Limits, NAT_PORT, Output, PORT, Path, PeerConfig,
-    PeerId,
+    PeerId, Selector,
 };
 use nix::sched::{CloneFlags, unshare};
 use serde_json::json;
@@ -74,6 +74,7 @@ impl Peer {
             trust: Trust::Psk(psk),
             ike: IkeOffer::default(),
             esp: EspOffer::default(),
+            protects: vec![Selector::Gre],
             encapsulation: Encapsulation::Auto,
             lifetimes: Lifetimes::default(),
             liveness: Duration::ZERO,
@@ -146,8 +147,8 @@ impl Peer {
                 let child = self.installed.iter().find(|child| child.id == id).unwrap().clone();
                 self.send_by(child, true);
             }
-            Output::Event(_, Event::Up) => self.up = true,
-            Output::Event(_, Event::Down(why)) => self.down = Some(why),
+            Output::Event(_, Event::Up(_)) => self.up = true,
+            Output::Event(_, Event::Down(_, why)) => self.down = Some(why),
             Output::Event(..) => {}
         }
     }

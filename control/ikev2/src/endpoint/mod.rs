@@ -164,10 +164,11 @@ impl Endpoint {
         }
     }
 
-    /// Rekeys the child SA that is sent by.
+    /// Rekeys the child SAs that are sent by.
     pub fn rekey_child(&mut self, now: Instant, peer: PeerId) {
         self.with(now, 0, peer, |cx, peer| {
-            if let Some((child, ike)) = peer.children.current() {
+            let current: Vec<_> = peer.children.current().collect();
+            for (child, ike) in current {
                 peer.command(cx, ike, Task::RekeyChild(child));
             }
         });

@@ -13,6 +13,7 @@ use crate::sa::children::{Children, Flow};
 use crate::sa::established::{IkeSa, Task};
 use crate::sa::init::Init;
 use crate::sa::{Cx, SessionId, delete};
+use crate::selector::Selector;
 use crate::wire::{Datagram, Payload, notify};
 
 /// Who was up for so long may be begun with anew at once.
@@ -47,6 +48,7 @@ fn same_security(a: &PeerConfig, b: &PeerConfig) -> bool {
         name: String::new(),
         lifetimes: Lifetimes::default(),
         liveness: Duration::ZERO,
+        protects: Vec::new(),
         initiate: false,
         ..config.clone()
     };
@@ -70,7 +72,7 @@ impl Session {
         let other = match self {
             Session::Init(init) => init.replaces.as_mut(),
             Session::Auth(auth) => auth.replaces.as_mut(),
-            Session::Established(sa) => sa.rival_ike(),
+            Session::Established(sa) => return sa.follow(from, to),
         };
         if let Some(other) = other.filter(|other| **other == from) {
             *other = to;
@@ -99,6 +101,7 @@ impl Peer {
     /// Its configuration is this. SAs that do not fit it are deleted and made anew.
     pub fn configure(&mut self, cx: &mut Cx<'_>, config: PeerConfig) {
         let unfit = self.leaving || !same_security(&self.config, &config);
+        let others = self.config.protects != config.protects;
         self.config = Arc::new(config);
         if unfit {
             self.leaving = false;
@@ -106,8 +109,21 @@ impl Peer {
             self.trouble = None;
             self.failures = 0;
             self.next_attempt = None;
+        } else if others {
+            self.protect_others(cx);
         }
         self.settle(cx);
+    }
+
+    /// What is to be protected has changed: what is not any more loses its child SAs, what is new gets some at once.
+    fn protect_others(&mut self, cx: &mut Cx<'_>) {
+        let config = self.config.clone();
+        for (child, ike, spi_in) in self.children.apart_from(&config.protects) {
+            delete::let_go(self, child);
+            self.command(cx, ike, Task::DeleteChild(spi_in));
+        }
+        self.failures = 0;
+        self.next_attempt = None;
     }
 
     /// It is to be known no more.
@@ -205,10 +221,15 @@ impl Peer {
         self.next_attempt = None;
         self.gives_way = false;
         self.failures = self.failures.saturating_add(1);
-        match self.open().last().map(|sa| (sa.id, sa.barren)) {
-            Some((id, false)) => self.command(cx, id, Task::CreateChild),
-            Some((id, true)) => self.start(cx, Some(id)),
-            None => self.start(cx, None),
+        let Some(sa) = self.open().last() else { return self.start(cx, None) };
+        let id = sa.id;
+        let fresh = |selector: &Selector| !sa.refused.contains(selector);
+        let (fresh, refused): (Vec<_>, Vec<_>) = self.missing().partition(fresh);
+        if fresh.is_empty() && !self.children.any_up() {
+            return self.start(cx, Some(id));
+        }
+        for selector in fresh.into_iter().chain(refused) {
+            self.command(cx, id, Task::CreateChild(selector));
         }
     }
 
@@ -222,7 +243,7 @@ impl Peer {
                 Session::Established(sa) => sa.channel.hurry(cx.now),
             }
         }
-        if !self.children.is_up() && !self.is_trying() && !self.leaving {
+        if !self.is_complete() && !self.is_trying() && !self.leaving {
             self.attempt(cx);
         }
     }
@@ -354,7 +375,7 @@ impl Peer {
 
     /// Plans the next attempt if nothing stands and nothing is tried.
     pub fn settle(&mut self, cx: &mut Cx<'_>) {
-        if self.children.is_up() {
+        if self.is_complete() {
             self.next_attempt = None;
             self.gives_way = false;
             if self.up_since.is_none() {
@@ -381,6 +402,16 @@ impl Peer {
         if at <= cx.now {
             self.attempt(cx);
         }
+    }
+
+    /// What is to be protected and has no child SA to be sent by.
+    fn missing(&self) -> impl Iterator<Item = Selector> {
+        self.config.protects.iter().copied().filter(|selector| !self.children.is_up(*selector))
+    }
+
+    /// Whether all that is to be protected can flow.
+    pub fn is_complete(&self) -> bool {
+        self.missing().next().is_none()
     }
 
     /// When the next attempt begins, if nothing is under way.

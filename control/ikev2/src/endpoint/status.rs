@@ -11,7 +11,7 @@ use crate::status::{IkeSecrets, IkeState, IkeStatus, PeerState, PeerStatus};
 impl Peer {
     /// All about it.
     pub fn status(&self, now: Instant) -> PeerStatus {
-        let state = match (self.children.is_up(), self.sessions.is_empty()) {
+        let state = match (self.is_complete(), self.sessions.is_empty()) {
             (true, _) => PeerState::Up,
             (false, _) if self.is_trying() || self.has_open() => PeerState::Connecting,
             (false, _) => PeerState::Down,

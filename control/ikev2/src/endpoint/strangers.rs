@@ -91,7 +91,7 @@ impl Strangers {
                 let detour = matches!(&notify, Payload::Notify(n) if n.kind == notify::INVALID_KE_PAYLOAD);
                 if detour || self.allows_error(cx.now, cx.limits) {
                     // Anybody may have sent it in the peer's name
-                    if !why.is_empty() && !peer.children.is_up() {
+                    if !why.is_empty() && !peer.children.any_up() {
                         peer.trouble(cx, why);
                     }
                     refuse_init(cx, path, spi_i, notify);

@@ -188,7 +188,7 @@ impl HalfOpen {
         };
         let nonces = Nonces { i: &self.nonce_i, r: &self.nonce_r };
         let between = Between { channel: &self.channel, nat: self.nat, config: &config };
-        let child = child::grant(cx, between, &parts, Some(nonces));
+        let child = child::grant(cx, between, &parts, &config.protects, Some(nonces));
         let birth = Birth {
             id: self.id,
             begun: self.begun,
@@ -214,6 +214,10 @@ impl HalfOpen {
         }
         sa.channel.answer(cx, path, Exchange::Auth, &payloads);
         sa.arrive(cx, peer, parts.has(notify::INITIAL_CONTACT));
+        if config.protects.len() > 1 {
+            // The rest the peer is about to ask for
+            peer.give_way();
+        }
         let id = peer.id;
         peer.sessions.insert(sa.id, Session::Established(Box::new(sa)));
         (None, Progress::Established(id))

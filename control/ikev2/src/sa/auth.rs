@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::channel::{Channel, Received};
 use super::child::{self, Between, Nonces};
+use super::child_create::unprotected;
 use super::established::{Birth, IkeSa};
 use super::nat::Nat;
 use super::numbers::Own;
@@ -15,6 +16,7 @@ use crate::auth::{
 use crate::config::{Path, PeerConfig};
 use crate::endpoint::peer::{Peer, Session};
 use crate::proposal::ChildExchange;
+use crate::selector::Selector;
 use crate::wire::{CertRequest, Datagram, Exchange, Notify, Payload, notify};
 
 /// We have sent IKE_AUTH.
@@ -31,7 +33,9 @@ pub(crate) struct Auth {
     /// The responder's IKE_SA_INIT, which it signs.
     pub answer: Vec<u8>,
     pub local_id: Identity,
-    /// Of the child SA to be.
+    /// What the child SA to be is for.
+    pub selector: Selector,
+    /// Its SPI.
     pub spi_in: Own<u32>,
 }
 
@@ -66,7 +70,7 @@ impl Auth {
         payloads.extend(certificate_requests(&config.trust).map(Payload::CertReq));
         payloads.extend(config.remote_id.as_ref().map(|id| Payload::IdR(id.to_wire())));
         payloads.push(Payload::Auth(proof));
-        payloads.extend(child::request(&config, self.channel.path, *self.spi_in, None));
+        payloads.extend(child::request(&config, self.channel.path, self.selector, *self.spi_in, None));
         self.channel.request(cx, Exchange::Auth, &payloads);
         Some(Session::Auth(Box::new(self)))
     }
@@ -96,7 +100,7 @@ impl Auth {
         let config = peer.config.clone();
         let remote = self.channel.path.remote.ip();
         if parts.auth.is_none() {
-            peer.trouble(cx, refusal(&config, parts.error()));
+            peer.trouble(cx, refusal(&config, self.selector, parts.error()));
             return None;
         }
         let proof = match self.verify(cx, &config, &parts) {
@@ -112,8 +116,11 @@ impl Auth {
         let nonces = Nonces { i: &self.nonce_i, r: &self.nonce_r };
         let between = Between { channel: &self.channel, nat: self.nat, config: &config };
         let child = match parts.sa {
-            Some(_) => child::accept(between, &parts, self.spi_in, nonces, ChildExchange::Auth, None),
-            None => Err(refusal(&config, parts.error())),
+            Some(_) => {
+                let exchange = ChildExchange::Auth;
+                child::accept(between, &parts, self.selector, self.spi_in, nonces, exchange, None)
+            }
+            None => Err(refusal(&config, self.selector, parts.error())),
         };
         let birth = Birth {
             id: self.id,
@@ -132,10 +139,11 @@ impl Auth {
                 sa.install(cx, peer, child, true);
             }
             Err(why) => {
-                sa.barren = true;
+                sa.refused.insert(self.selector);
                 peer.trouble(cx, why);
             }
         }
+        sa.queue_children(&config, self.selector);
         sa.arrive(cx, peer, false);
         Some(Session::Established(Box::new(sa)))
     }
@@ -196,7 +204,7 @@ fn lifetime(notify: &Notify) -> Option<std::time::Duration> {
     Some(std::time::Duration::from_secs(seconds.into()))
 }
 
-fn refusal(config: &PeerConfig, error: Option<&Notify>) -> String {
+fn refusal(config: &PeerConfig, selector: Selector, error: Option<&Notify>) -> String {
     let remote = config.remote;
     match error.map(|error| error.kind) {
         Some(notify::AUTHENTICATION_FAILED) => format!(
@@ -207,9 +215,7 @@ fn refusal(config: &PeerConfig, error: Option<&Notify>) -> String {
                 crate::proposal::list(&crate::proposal::esp_proposals(&config.esp, ChildExchange::Auth, 0));
             format!("{remote} accepts none of our ESP proposals (NO_PROPOSAL_CHOSEN); we offer {ours}")
         }
-        Some(notify::TS_UNACCEPTABLE) => format!(
-            "{remote} protects other traffic than GRE between us (TS_UNACCEPTABLE): check addresses and protocol there"
-        ),
+        Some(notify::TS_UNACCEPTABLE) => unprotected(config, selector),
         Some(kind) => format!("{remote} refuses IKE_AUTH with {}", error_name(kind)),
         None => format!("{remote} answers IKE_AUTH without proof of its identity"),
     }

@@ -1,9 +1,7 @@
 //! What both exchanges that make child SAs have in common: proposals, transport mode, selectors, keys.
 //!
-//! A child SA always is for GRE between the two addresses that IKE runs between, in transport mode. What a peer offers
-//! beyond that is narrowed (RFC 7296 2.9); what does not hold it is refused.
-
-use std::net::IpAddr;
+//! A child SA always is for one kind of traffic between the two addresses that IKE runs between, in transport mode. What a
+//! peer offers beyond that is narrowed (RFC 7296 2.9); what does not hold it is refused.
 
 use super::Cx;
 use super::channel::Channel;
@@ -14,10 +12,8 @@ use super::payloads::{Parts, error_payload};
 use crate::config::{Path, PeerConfig};
 use crate::crypto::{KeyPair, Secret, child_keymat};
 use crate::proposal::{ChildExchange, EspSuite, accept_esp, choose_esp, esp_proposals};
+use crate::selector::{End, Selector, list};
 use crate::wire::{KeyExchange, Notify, Payload, TrafficSelector, notify};
-
-/// IP protocol of GRE.
-const GRE: u8 = 47;
 
 /// Between whom, and how, a child SA is made.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +50,7 @@ impl Refusal {
 pub(crate) fn request(
     config: &PeerConfig,
     path: Path,
+    selector: Selector,
     spi_in: u32,
     own: Option<(&[u8], Option<&KeyPair>)>,
 ) -> Vec<Payload> {
@@ -68,8 +65,8 @@ pub(crate) fn request(
         payloads.extend(key.map(public));
     }
     payloads.extend([
-        Payload::TsI(vec![selector(path.local.ip())]),
-        Payload::TsR(vec![selector(path.remote.ip())]),
+        Payload::TsI(vec![selector.at(End::Local, path.local.ip())]),
+        Payload::TsR(vec![selector.at(End::Remote, path.remote.ip())]),
     ]);
     payloads
 }
@@ -83,6 +80,7 @@ pub(crate) fn public(key: &KeyPair) -> Payload {
 pub(crate) fn accept(
     between: Between<'_>,
     parts: &Parts,
+    selector: Selector,
     spi_in: Own<u32>,
     nonces: Nonces<'_>,
     exchange: ChildExchange,
@@ -98,18 +96,12 @@ pub(crate) fn accept(
         return Err(format!("{remote} wants tunnel mode: set it to transport mode (type=transport)"));
     }
     let local = between.channel.path.local.ip();
-    // Behind a NAT the peer may write the address that it knows (RFC 7296 2.23.1): strongSwan does
-    let exact = |granted: &[TrafficSelector], ip: IpAddr, translated: bool| {
-        let one = |ts: &TrafficSelector| {
-            *ts == selector(ip)
-                || translated && *ts == selector(ts.start) && ts.start.is_ipv4() == ip.is_ipv4()
-        };
-        !granted.is_empty() && granted.iter().all(one)
-    };
-    if !exact(ts_i, local, between.nat.local) || !exact(ts_r, remote, between.nat.remote) {
+    if !selector.is_granted(ts_i, End::Local, local, between.nat.local)
+        || !selector.is_granted(ts_r, End::Remote, remote, between.nat.remote)
+    {
         let granted = (list(ts_i), list(ts_r));
         return Err(format!(
-            "{remote} protects {} to {}, and not GRE between {local} and {remote}",
+            "{remote} protects {} to {}, and not {selector} between {local} and {remote}",
             granted.0, granted.1
         ));
     }
@@ -121,15 +113,17 @@ pub(crate) fn accept(
         (Some(group), ..) => return Err(format!("{remote} chose {group} and sends no key of it")),
     };
     let (keymat_out, keymat_in) = keymat(between.channel, suite, shared.as_ref(), nonces);
-    Ok(between.child(spi_in, spi_out, suite, keymat_in, keymat_out))
+    Ok(between.child(selector, spi_in, spi_out, suite, keymat_in, keymat_out))
 }
 
-/// What we grant on the peer's request, and the child SA that comes of it. `nonces` are given in IKE_AUTH; in
-/// CREATE_CHILD_SA they are exchanged here, and the lower one is given back (RFC 7296 2.8.1).
+/// What we grant on the peer's request, and the child SA that comes of it: for the first of `wanted` that the peer asks
+/// for. `nonces` are given in IKE_AUTH; in CREATE_CHILD_SA they are exchanged here, and the lower one is given back (RFC 7296
+/// 2.8.1).
 pub(crate) fn grant(
     cx: &mut Cx<'_>,
     between: Between<'_>,
     parts: &Parts,
+    wanted: &[Selector],
     nonces: Option<Nonces<'_>>,
 ) -> Result<(Vec<Payload>, NewChild, Vec<u8>), Refusal> {
     let exchange = if nonces.is_some() { ChildExchange::Auth } else { ChildExchange::CreateChildSa };
@@ -145,10 +139,11 @@ pub(crate) fn grant(
     let spi_in = cx.numbers.esp_spi(cx.rng);
     let choice = choose_esp(offered, &between.config.esp, exchange, *spi_in)
         .map_err(|error| Refusal::new(notify::NO_PROPOSAL_CHOSEN, format!("{remote}: ESP: {error}")))?;
-    let selectors = narrow(ts_i, remote, between.nat.remote).zip(narrow(ts_r, local, between.nat.local));
-    let Some((ts_i, ts_r)) = selectors else {
+    let narrowed = wanted.iter().find_map(|selector| between.narrow(*selector, ts_i, ts_r));
+    let Some((selector, ts_i, ts_r)) = narrowed else {
+        let ours = wanted.iter().map(Selector::to_string).collect::<Vec<_>>().join(" or ");
         let why = format!(
-            "{remote} asks for {} to {}, and not for GRE between {remote} and {local}",
+            "{remote} asks for {} to {}, and not for {ours} between {remote} and {local}",
             list(ts_i),
             list(ts_r)
         );
@@ -169,13 +164,27 @@ pub(crate) fn grant(
     };
     payloads.extend([Payload::TsI(vec![ts_i]), Payload::TsR(vec![ts_r])]);
     let (keymat_in, keymat_out) = keymat(between.channel, choice.suite, shared.as_ref(), nonces);
-    let child = between.child(spi_in, choice.peer_spi, choice.suite, keymat_in, keymat_out);
+    let child = between.child(selector, spi_in, choice.peer_spi, choice.suite, keymat_in, keymat_out);
     Ok((payloads, child, nonces.i.min(nonces.r).to_vec()))
 }
 
 impl Between<'_> {
+    /// One kind of traffic out of what the peer, who has the exchange's first selectors, offers.
+    fn narrow(
+        self,
+        selector: Selector,
+        ts_i: &[TrafficSelector],
+        ts_r: &[TrafficSelector],
+    ) -> Option<(Selector, TrafficSelector, TrafficSelector)> {
+        let path = self.channel.path;
+        let ts_i = selector.narrow(ts_i, End::Remote, path.remote.ip(), self.nat.remote)?;
+        let ts_r = selector.narrow(ts_r, End::Local, path.local.ip(), self.nat.local)?;
+        Some((selector, ts_i, ts_r))
+    }
+
     fn child(
         self,
+        selector: Selector,
         spi_in: Own<u32>,
         spi_out: u32,
         suite: EspSuite,
@@ -185,7 +194,7 @@ impl Between<'_> {
         let path = self.channel.path;
         let (local, remote) = (path.local.ip(), path.remote.ip());
         let udp = self.nat.udp(path);
-        NewChild { spi_in, spi_out, suite, keymat_in, keymat_out, local, remote, udp }
+        NewChild { selector, spi_in, spi_out, suite, keymat_in, keymat_out, local, remote, udp }
     }
 }
 
@@ -218,84 +227,4 @@ fn keymat(
     let all = child_keymat(channel.suite.prf, &channel.keys.sk_d, shared, nonces.i, nonces.r, 2 * len);
     let (i, r) = all.as_bytes().split_at(len.min(all.len()));
     (Secret::from(i), Secret::from(r))
-}
-
-fn selector(ip: IpAddr) -> TrafficSelector {
-    TrafficSelector { protocol: GRE, start_port: 0, end_port: u16::MAX, start: ip, end: ip }
-}
-
-/// GRE of one address out of what the peer offers. Behind a NAT the peer knows that address by another name, which it
-/// gets back (RFC 7296 2.23.1).
-fn narrow(offered: &[TrafficSelector], ip: IpAddr, translated: bool) -> Option<TrafficSelector> {
-    let gre = |ts: &&TrafficSelector| {
-        (ts.protocol == 0 || ts.protocol == GRE) && ts.start_port == 0 && ts.end_port == u16::MAX
-    };
-    let mut fitting = offered.iter().filter(gre);
-    if fitting.clone().any(|ts| ts.start <= ip && ip <= ts.end && ts.start.is_ipv4() == ip.is_ipv4()) {
-        return Some(selector(ip));
-    }
-    fitting
-        .find(|ts| translated && ts.start == ts.end && ts.start.is_ipv4() == ip.is_ipv4())
-        .map(|ts| selector(ts.start))
-}
-
-/// Selectors as strongSwan writes them.
-fn list(selectors: &[TrafficSelector]) -> String {
-    let one = |ts: &TrafficSelector| {
-        let addresses =
-            if ts.start == ts.end { ts.start.to_string() } else { format!("{}..{}", ts.start, ts.end) };
-        match ts.protocol {
-            0 => addresses,
-            GRE => format!("{addresses}[gre]"),
-            other => format!("{addresses}[{other}]"),
-        }
-    };
-    if selectors.is_empty() {
-        "nothing".to_owned()
-    } else {
-        selectors.iter().map(one).collect::<Vec<_>>().join(" ")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ts(protocol: u8, start: &str, end: &str) -> TrafficSelector {
-        let (start, end) = (start.parse().unwrap(), end.parse().unwrap());
-        TrafficSelector { protocol, start_port: 0, end_port: 65535, start, end }
-    }
-
-    #[test]
-    fn offers_are_narrowed_to_gre_between_two_hosts() {
-        let ip: IpAddr = "10.9.0.1".parse().unwrap();
-        let wanted = Some(selector(ip));
-        let same = ts(47, "10.9.0.1", "10.9.0.1");
-        let cases = [
-            (vec![same], wanted),
-            // what strongSwan sends for a trap: the packet's, then the policy's
-            (vec![same, same], wanted),
-            (vec![ts(0, "0.0.0.0", "255.255.255.255")], wanted),
-            (vec![ts(47, "10.9.0.0", "10.9.0.255")], wanted),
-            (vec![ts(17, "10.9.0.1", "10.9.0.1"), same], wanted),
-            (vec![ts(17, "10.9.0.1", "10.9.0.1")], None),
-            (vec![ts(47, "10.9.0.2", "10.9.0.2")], None),
-            (vec![ts(47, "::", "ffff::")], None),
-            (vec![TrafficSelector { end_port: 7, ..same }], None),
-            (vec![TrafficSelector { start_port: 1, ..same }], None),
-            (vec![], None),
-        ];
-        for (offered, granted) in cases {
-            assert_eq!(narrow(&offered, ip, false), granted, "{}", list(&offered));
-        }
-    }
-
-    #[test]
-    fn a_peer_behind_a_nat_gets_its_own_address_back() {
-        let ip: IpAddr = "10.9.0.1".parse().unwrap();
-        let private = ts(47, "192.168.0.7", "192.168.0.7");
-        assert_eq!(narrow(&[private], ip, true), Some(private));
-        assert_eq!(narrow(&[private], ip, false), None);
-        assert_eq!(narrow(&[ts(47, "192.168.0.0", "192.168.0.255")], ip, true), None);
-    }
 }

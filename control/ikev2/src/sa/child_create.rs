@@ -11,6 +11,7 @@ use crate::crypto::KeyPair;
 use crate::endpoint::peer::Peer;
 use crate::output::ChildId;
 use crate::proposal::{ChildExchange, Group};
+use crate::selector::Selector;
 use crate::wire::{Exchange, Notify, Payload, notify};
 
 /// Groups that we let ourselves be sent back for.
@@ -21,6 +22,7 @@ const MAX_UNSEEN: usize = 8;
 /// Our part of a child SA that is being made.
 #[derive(Debug)]
 pub(crate) struct Making {
+    pub selector: Selector,
     pub spi_in: Own<u32>,
     pub nonce: Vec<u8>,
     key: Option<KeyPair>,
@@ -50,24 +52,32 @@ pub(crate) enum Made {
 
 impl Making {
     /// With fresh numbers, and a key of `group` if there is to be one.
-    pub fn new(cx: &mut Cx<'_>, group: Option<Group>, detours: u8) -> Option<Making> {
+    pub fn new(cx: &mut Cx<'_>, selector: Selector, group: Option<Group>, detours: u8) -> Option<Making> {
         let key = match group.map(|group| KeyPair::generate(group, cx.rng)) {
             None => None,
             Some(Ok(key)) => Some(key),
             Some(Err(_)) => return None,
         };
         let (spi_in, nonce) = (cx.numbers.esp_spi(cx.rng), nonce(cx.rng));
-        Some(Making { spi_in, nonce, key, detours, rival: None, unseen: Vec::new() })
+        Some(Making { selector, spi_in, nonce, key, detours, rival: None, unseen: Vec::new() })
     }
 
     /// For another try with the group that the peer wants.
     pub fn again(&self, cx: &mut Cx<'_>, group: Group) -> Option<Making> {
-        (self.detours < DETOURS).then(|| Making::new(cx, Some(group), self.detours + 1)).flatten()
+        (self.detours < DETOURS)
+            .then(|| Making::new(cx, self.selector, Some(group), self.detours + 1))
+            .flatten()
     }
 
     /// The payloads of the request.
     pub fn payloads(&self, config: &PeerConfig, sa: &IkeSa) -> Vec<Payload> {
-        child::request(config, sa.channel.path, *self.spi_in, Some((&self.nonce, self.key.as_ref())))
+        child::request(
+            config,
+            sa.channel.path,
+            self.selector,
+            *self.spi_in,
+            Some((&self.nonce, self.key.as_ref())),
+        )
     }
 
     /// What came of it. The child SA is installed unless there is a better one.
@@ -81,7 +91,7 @@ impl Making {
         if let Some(error) = parts.error() {
             return match wanted_group(error, &config) {
                 Some(group) if self.rival.is_none() => Made::AnotherGroup(group),
-                _ => Made::Failed(Some(error.kind), refusal(&config, error.kind)),
+                _ => Made::Failed(Some(error.kind), self.refusal(&config, error.kind)),
             };
         }
         let Some(nonce_r) = &parts.nonce else {
@@ -90,15 +100,22 @@ impl Making {
         let nonces = Nonces { i: &self.nonce, r: nonce_r };
         let between = Between { channel: &sa.channel, nat: sa.nat, config: &config };
         let exchange = ChildExchange::CreateChildSa;
-        let child =
-            match child::accept(between, parts, self.spi_in.clone(), nonces, exchange, self.key.take()) {
-                Ok(child) => child,
-                Err(why) => {
-                    // The peer has it installed
-                    sa.queue(Task::DeleteChild(self.spi_in.clone()));
-                    return Made::Failed(None, why);
-                }
-            };
+        let child = match child::accept(
+            between,
+            parts,
+            self.selector,
+            self.spi_in.clone(),
+            nonces,
+            exchange,
+            self.key.take(),
+        ) {
+            Ok(child) => child,
+            Err(why) => {
+                // The peer has it installed
+                sa.queue(Task::DeleteChild(self.spi_in.clone()));
+                return Made::Failed(None, why);
+            }
+        };
         if self.unseen.contains(&child.spi_out) {
             return Made::Failed(None, format!("{remote} deleted the child SA at once"));
         }
@@ -118,13 +135,34 @@ impl Making {
             }
         }
     }
+
+    fn refusal(&self, config: &PeerConfig, kind: u16) -> String {
+        let (remote, selector) = (config.remote, self.selector);
+        match kind {
+            notify::NO_PROPOSAL_CHOSEN => {
+                let ours = crate::proposal::esp_proposals(&config.esp, ChildExchange::CreateChildSa, 0);
+                let ours = crate::proposal::list(&ours);
+                format!("{remote} accepts none of our ESP proposals (NO_PROPOSAL_CHOSEN); we offer {ours}")
+            }
+            notify::TS_UNACCEPTABLE => unprotected(config, selector),
+            kind => format!("{remote} refuses a child SA for {selector} with {}", error_name(kind)),
+        }
+    }
 }
 
 impl CreateChild {
-    /// The request.
-    pub fn begin(sa: &IkeSa, cx: &mut Cx<'_>, peer: &Peer) -> Option<(Exchange, Vec<Payload>, Underway)> {
+    /// The request, unless the peer has been faster.
+    pub fn begin(
+        sa: &IkeSa,
+        cx: &mut Cx<'_>,
+        peer: &Peer,
+        selector: Selector,
+    ) -> Option<(Exchange, Vec<Payload>, Underway)> {
+        if !sa.is_open() || peer.children.has(sa.id, selector) || !peer.config.protects.contains(&selector) {
+            return None;
+        }
         let group = peer.config.esp.groups.first().copied().flatten();
-        let making = Making::new(cx, group, 0).filter(|_| sa.is_open())?;
+        let making = Making::new(cx, selector, group, 0)?;
         let payloads = making.payloads(&peer.config, sa);
         Some((Exchange::CreateChildSa, payloads, Underway::CreateChild(CreateChild(making))))
     }
@@ -141,7 +179,7 @@ impl CreateChild {
             }
             Made::Failed(Some(notify::TEMPORARY_FAILURE), _) => {}
             Made::Failed(_, why) => {
-                sa.barren = true;
+                sa.refused.insert(self.0.selector);
                 peer.trouble(cx, why);
             }
         }
@@ -150,11 +188,21 @@ impl CreateChild {
 
 /// The peer asks for a new child SA.
 pub(crate) fn answer(sa: &mut IkeSa, cx: &mut Cx<'_>, peer: &mut Peer, path: Path, parts: &Parts) {
-    if let Some((id, lowest)) = grant(sa, cx, peer, path, parts)
+    let wanted = by_need(sa, peer);
+    if let Some((id, lowest)) = grant(sa, cx, peer, path, parts, &wanted)
         && let Some(Underway::CreateChild(CreateChild(making))) = &mut sa.underway
+        && peer.children.get(id).is_some_and(|child| child.selector == making.selector)
     {
         making.rival = Some((id, lowest));
     }
+}
+
+/// What is protected, first of all that for which an IKE SA has no child SA yet: it may be that the peer's selectors hold all
+/// of it.
+fn by_need(sa: &IkeSa, peer: &Peer) -> Vec<Selector> {
+    let mut wanted = peer.config.protects.clone();
+    wanted.sort_by_key(|selector| peer.children.has(sa.id, *selector));
+    wanted
 }
 
 /// Makes the child SA that the peer asks for. It is installed before the peer hears of it.
@@ -164,10 +212,11 @@ pub(crate) fn grant(
     peer: &mut Peer,
     path: Path,
     parts: &Parts,
+    wanted: &[Selector],
 ) -> Option<(ChildId, Vec<u8>)> {
     let config = peer.config.clone();
     let between = Between { channel: &sa.channel, nat: sa.nat, config: &config };
-    match child::grant(cx, between, parts, None) {
+    match child::grant(cx, between, parts, wanted, None) {
         Ok((payloads, child, lowest)) => {
             let id = sa.install(cx, peer, child, false);
             sa.channel.answer(cx, path, Exchange::CreateChildSa, &payloads);
@@ -202,14 +251,10 @@ fn wanted_group(error: &Notify, config: &PeerConfig) -> Option<Group> {
     Group::from_id(u16::from_be_bytes(id)).filter(|group| config.esp.groups.contains(&Some(*group)))
 }
 
-fn refusal(config: &PeerConfig, kind: u16) -> String {
-    let remote = config.remote;
-    match kind {
-        notify::NO_PROPOSAL_CHOSEN => {
-            let ours = crate::proposal::esp_proposals(&config.esp, ChildExchange::CreateChildSa, 0);
-            let ours = crate::proposal::list(&ours);
-            format!("{remote} accepts none of our ESP proposals (NO_PROPOSAL_CHOSEN); we offer {ours}")
-        }
-        kind => format!("{remote} refuses a child SA with {}", error_name(kind)),
-    }
+/// The peer protects something else.
+pub(crate) fn unprotected(config: &PeerConfig, selector: Selector) -> String {
+    format!(
+        "{} protects other traffic than {selector} between us (TS_UNACCEPTABLE): check addresses and protocol there",
+        config.remote
+    )
 }

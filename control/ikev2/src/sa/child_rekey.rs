@@ -44,7 +44,8 @@ impl RekeyChild {
         }
         // What the peer agreed to last time it will agree to again
         let group = child.suite.group.or(config.esp.groups.first().copied().flatten());
-        let making = making.or_else(|| Making::new(cx, group, 0))?;
+        let selector = child.selector;
+        let making = making.or_else(|| Making::new(cx, selector, group, 0))?;
         child.state = ChildState::Rekeying;
         let spi = child.spi_in.to_be_bytes().to_vec();
         let mut payloads = vec![Payload::Notify(Notify {
@@ -93,7 +94,7 @@ impl RekeyChild {
             Made::Failed(Some(notify::CHILD_SA_NOT_FOUND), _) => {
                 // RFC 7296 2.25: it is deleted without a word, and another one made from scratch
                 peer.children.retire(cx, old, "the peer has lost the child SA");
-                sa.queue(Task::CreateChild);
+                sa.queue(Task::CreateChild(self.making.selector));
             }
             Made::Failed(_, why) => {
                 child.rekey_at = cx.soon(LATER);
@@ -114,19 +115,25 @@ pub(crate) fn answer(
     rekeys: &Notify,
 ) {
     let spi = <[u8; 4]>::try_from(&rekeys.spi[..]).map(u32::from_be_bytes).ok();
-    let old = spi.and_then(|spi| peer.children.by_peer_spi(spi)).map(|child| (child.id, child.state));
-    let Some((old, state)) = old else {
+    let old = spi
+        .and_then(|spi| peer.children.by_peer_spi(spi))
+        .map(|child| (child.id, child.state, child.selector));
+    let Some((old, state, selector)) = old else {
+        if matches!(sa.underway, Some(Underway::CreateChild(_) | Underway::RekeyChild(_))) {
+            // It may be the one that the answer, delayed, brings
+            return sa.refuse(cx, path, notify::TEMPORARY_FAILURE);
+        }
         let unknown = Notify { kind: notify::CHILD_SA_NOT_FOUND, ..rekeys.clone() };
         return sa.channel.answer(cx, path, Exchange::CreateChildSa, &[Payload::Notify(unknown)]);
     };
     match state {
         ChildState::Installed => {
-            if grant(sa, cx, peer, path, parts).is_some() {
+            if grant(sa, cx, peer, path, parts, &[selector]).is_some() {
                 await_deletion(cx, peer, old);
             }
         }
         ChildState::Rekeying => {
-            let granted = grant(sa, cx, peer, path, parts);
+            let granted = grant(sa, cx, peer, path, parts, &[selector]);
             if let Some(Underway::RekeyChild(request)) = &mut sa.underway {
                 request.making.rival = granted;
             }

@@ -1,7 +1,9 @@
 //! The child SAs of one peer: installed, sent by, replaced, received by for a while, removed.
 //!
-//! They belong to the peer and not to an IKE SA, as they outlive that when it is rekeyed. Of several one is sent by.
+//! They belong to the peer and not to an IKE SA, as they outlive that when it is rekeyed. Of several for one kind of traffic
+//! one is sent by.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -13,6 +15,7 @@ use crate::config::{Lifetimes, PeerId};
 use crate::crypto::{Rng, Secret};
 use crate::output::{Child, ChildId, ChildUse, Direction, Event, UdpPorts};
 use crate::proposal::EspSuite;
+use crate::selector::Selector;
 use crate::status::{ChildState, ChildStatus};
 
 /// Packets under way when an SA is deleted still arrive for so long.
@@ -26,14 +29,15 @@ const SWITCH: Duration = Duration::from_secs(60);
 pub(crate) struct Children {
     peer: PeerId,
     list: Vec<ChildSa>,
-    /// The one that is sent by.
-    current: Option<ChildId>,
+    /// The ones that are sent by.
+    current: BTreeMap<Selector, ChildId>,
 }
 
 /// A child SA that is installed.
 #[derive(Debug)]
 pub(crate) struct ChildSa {
     pub id: ChildId,
+    pub selector: Selector,
     /// The IKE SA that it belongs to now.
     pub ike: SessionId,
     pub state: ChildState,
@@ -76,6 +80,7 @@ enum Sending {
 /// A child SA as both ends have agreed upon.
 #[derive(Debug)]
 pub(crate) struct NewChild {
+    pub selector: Selector,
     pub spi_in: Own<u32>,
     pub spi_out: u32,
     pub suite: EspSuite,
@@ -89,7 +94,7 @@ pub(crate) struct NewChild {
 impl Children {
     /// None yet.
     pub fn new(peer: PeerId) -> Children {
-        Children { peer, list: Vec::new(), current: None }
+        Children { peer, list: Vec::new(), current: BTreeMap::new() }
     }
 
     /// Installs a child SA of a peer that has proved who it is. `ready` says that the peer has it installed already, so
@@ -104,13 +109,15 @@ impl Children {
         ready: bool,
     ) -> ChildId {
         let id = cx.numbers.child();
-        let use_outbound = ready || self.current.is_none();
+        let selector = new.selector;
+        let use_outbound = ready || !self.is_up(selector);
         let (rekey_at, expires_at) = limits(cx.now, cx.rng, lifetimes.child);
         let volume = Volume::new(lifetimes, new.suite.esn);
         cx.event(
             self.peer,
             Event::Install(Child {
                 id,
+                selector,
                 inbound: Direction { spi: *new.spi_in, keymat: new.keymat_in },
                 outbound: Direction { spi: new.spi_out, keymat: new.keymat_out },
                 suite: new.suite,
@@ -124,6 +131,7 @@ impl Children {
         );
         self.list.push(ChildSa {
             id,
+            selector,
             ike,
             state: ChildState::Installed,
             spi_in: new.spi_in,
@@ -141,8 +149,8 @@ impl Children {
             sending: if ready { Sending::Ready } else { Sending::From(cx.now + SWITCH) },
             remove_at: None,
         });
-        if use_outbound && self.current.replace(id).is_none() {
-            cx.event(self.peer, Event::Up);
+        if use_outbound && self.current.insert(selector, id).is_none() {
+            cx.event(self.peer, Event::Up(selector));
         }
         id
     }
@@ -156,9 +164,10 @@ impl Children {
 
     /// Sends by it from now on, unless that is done by a newer one or it must not be.
     pub fn prefer(&mut self, cx: &mut Cx<'_>, id: ChildId) {
-        let ready = self.get(id).is_some_and(|child| child.is_alive() && child.sending == Sending::Ready);
-        if ready && self.current.is_some_and(|current| current < id) {
-            self.use_outbound(cx, id);
+        let ready = self.get(id).filter(|child| child.is_alive() && child.sending == Sending::Ready);
+        let Some(selector) = ready.map(|child| child.selector) else { return };
+        if self.current.get(&selector).is_some_and(|current| *current < id) {
+            self.use_outbound(cx, selector, id);
         }
     }
 
@@ -174,14 +183,14 @@ impl Children {
         self.of(ike).filter(|child| child.is_waiting()).map(|child| child.id).collect()
     }
 
-    fn use_outbound(&mut self, cx: &mut Cx<'_>, id: ChildId) {
-        if self.current.replace(id) != Some(id) {
+    fn use_outbound(&mut self, cx: &mut Cx<'_>, selector: Selector, id: ChildId) {
+        if self.current.insert(selector, id) != Some(id) {
             cx.event(self.peer, Event::UseOutbound(id));
         }
     }
 
     /// Sends by it no longer, and receives by it only what is under way, as it is deleted at one end at least. With no
-    /// other SA to go on with, the peer is down, and `why`.
+    /// other SA to go on with, its traffic is down, and `why`.
     pub fn retire(&mut self, cx: &mut Cx<'_>, id: ChildId, why: &str) {
         self.retire_those(cx, why, DRAIN, |child| child.id == id);
     }
@@ -211,10 +220,14 @@ impl Children {
             child.sending = Sending::Never;
             child.remove_at = Some(cx.now + drain);
         }
-        let Some(current) = self.current else { return };
-        if self.get(current).is_some_and(ChildSa::is_alive) {
-            return;
-        }
+        let alive = |id: &ChildId| self.get(*id).is_some_and(ChildSa::is_alive);
+        let lost: Vec<_> =
+            self.current.iter().filter(|(_, id)| !alive(id)).map(|(selector, _)| *selector).collect();
+        lost.into_iter().for_each(|selector| self.fall_back(cx, selector, why));
+    }
+
+    /// The one that was sent by for this is no more: another takes its place, or nothing is left.
+    fn fall_back(&mut self, cx: &mut Cx<'_>, selector: Selector, why: &str) {
         // The newest that the peer is known to have; one that it wants to delete rather than one that it may not have yet;
         // of these the oldest
         let usable = |child: &ChildSa| match (child.state, child.sending) {
@@ -225,15 +238,15 @@ impl Children {
             }
             (ChildState::Deleting | ChildState::Draining, _) | (_, Sending::Never) => None,
         };
-        let next = self.list.iter().filter_map(|child| Some((usable(child)?, child.id))).max();
-        if let Some((_, next)) = next {
-            return self.use_outbound(cx, next);
+        let others = self.list.iter().filter(|child| child.selector == selector);
+        if let Some((_, next)) = others.filter_map(|child| Some((usable(child)?, child.id))).max() {
+            return self.use_outbound(cx, selector, next);
         }
-        self.current = None;
-        for child in self.list.extract_if(.., |child| !child.is_alive()) {
+        self.current.remove(&selector);
+        for child in self.list.extract_if(.., |child| child.selector == selector && !child.is_alive()) {
             cx.event(self.peer, Event::Remove(child.id));
         }
-        cx.event(self.peer, Event::Down(why.to_owned()));
+        cx.event(self.peer, Event::Down(selector, why.to_owned()));
     }
 
     /// Hands over to the IKE SA that takes another's place.
@@ -323,10 +336,22 @@ impl Children {
         self.list.iter_mut().find(|child| *child.spi_in == spi)
     }
 
-    /// The one that is sent by, and the IKE SA that it belongs to.
-    pub fn current(&self) -> Option<(ChildId, SessionId)> {
-        let current = self.list.iter().find(|child| Some(child.id) == self.current)?;
-        Some((current.id, current.ike))
+    /// The ones that are sent by, and the IKE SAs that they belong to.
+    pub fn current(&self) -> impl Iterator<Item = (ChildId, SessionId)> {
+        let current = |child: &&ChildSa| self.current.get(&child.selector) == Some(&child.id);
+        self.list.iter().filter(current).map(|child| (child.id, child.ike))
+    }
+
+    /// Whether an IKE SA has one for this that neither end is about to delete.
+    pub fn has(&self, ike: SessionId, selector: Selector) -> bool {
+        let stands = |state| matches!(state, ChildState::Installed | ChildState::Rekeying);
+        self.of(ike).any(|child| child.selector == selector && stands(child.state))
+    }
+
+    /// Those that are for nothing of this, and not yet deleted; with the IKE SAs that they belong to.
+    pub fn apart_from(&self, selectors: &[Selector]) -> Vec<(ChildId, SessionId, Own<u32>)> {
+        let apart = self.list.iter().filter(|child| child.is_alive() && !selectors.contains(&child.selector));
+        apart.map(|child| (child.id, child.ike, child.spi_in.clone())).collect()
     }
 
     /// Whether there may be more. Those that drain, and soon are gone, count little.
@@ -334,15 +359,21 @@ impl Children {
         self.list.iter().filter(|child| child.is_alive()).count() < limit && self.list.len() < 4 * limit
     }
 
-    /// Whether there is one to send by.
-    pub fn is_up(&self) -> bool {
-        self.current.is_some()
+    /// Whether there is one to send this by.
+    pub fn is_up(&self, selector: Selector) -> bool {
+        self.current.contains_key(&selector)
+    }
+
+    /// Whether there is one to send anything by.
+    pub fn any_up(&self) -> bool {
+        !self.current.is_empty()
     }
 
     /// For operators.
     pub fn status(&self, now: Instant) -> Vec<ChildStatus> {
         let status = |child: &ChildSa| ChildStatus {
             id: child.id,
+            selector: child.selector,
             state: child.state,
             spi_in: *child.spi_in,
             spi_out: child.spi_out,
@@ -355,7 +386,7 @@ impl Children {
                 .then(|| child.rekey_at.saturating_duration_since(now)),
             expires_in: Some(child.remove_at.unwrap_or(child.expires_at).saturating_duration_since(now)),
             traffic: child.traffic,
-            outbound: self.current == Some(child.id),
+            outbound: self.current.get(&child.selector) == Some(&child.id),
         };
         self.list.iter().map(status).collect()
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Cx;
-use super::established::IkeSa;
+use super::established::{IkeSa, Task};
 use crate::endpoint::peer::{Peer, Session};
 
 /// Who made an IKE SA that is superfluous deletes it after so long: by then the peer has the other one, too.
@@ -18,8 +18,9 @@ pub(crate) fn arrive(new: &mut IkeSa, cx: &mut Cx<'_>, peer: &mut Peer, initial_
         // Our own attempt, not yet answered, is needless. One of which the peer may hold a part goes on
         peer.sessions.retain(|_, session| !matches!(session, Session::Init(init) if init.replaces.is_none()));
     }
-    if let Some(old) = new.replaces {
-        peer.close(cx, old, "a new IKE SA has taken its place");
+    if new.replaces.is_some() {
+        // In its turn: once it has child SAs for all that the old one has some for
+        new.queue(Task::Supersede);
     }
     peer.keep_to_limits(cx);
     let others: Vec<_> = peer.open().filter(|other| Some(other.id) != new.replaces).map(|sa| sa.id).collect();

@@ -113,7 +113,7 @@ fn child_deleted(sa: &mut IkeSa, cx: &mut Cx<'_>, peer: &mut Peer, spi: &[u8]) -
     }
     let crossing = matches!(&sa.underway, Some(Underway::DeleteChild(spi_in)) if *spi_in == own);
     peer.children.retire(cx, id, "the peer has deleted the child SA");
-    if !peer.children.is_up() {
+    if !peer.is_complete() {
         peer.give_way();
     }
     (!crossing).then(|| own.to_be_bytes().to_vec())

@@ -1,6 +1,6 @@
 //! An IKE SA whose ends have proved who they are: its requests one by one, its timers, its end.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::channel::{Channel, Received};
@@ -17,6 +17,7 @@ use crate::auth::{Authenticated, Identity};
 use crate::config::{NAT_PORT, Path, PeerConfig};
 use crate::endpoint::peer::{Peer, Session};
 use crate::output::ChildId;
+use crate::selector::Selector;
 use crate::status::{ChildState, IkeState};
 use crate::wire::{Datagram, Exchange, Payload, notify, protocol};
 
@@ -26,6 +27,8 @@ const MAX_TASKS: usize = 64;
 const CLOSED: Duration = Duration::from_secs(30);
 /// The peer has so long to delete what has been replaced.
 pub(crate) const REPLACED: Duration = Duration::from_secs(60);
+/// A peer that cannot just now is asked again after so long, or double that.
+const SOON: Duration = Duration::from_secs(1);
 
 /// An established IKE SA.
 #[derive(Debug)]
@@ -54,9 +57,11 @@ pub(crate) struct IkeSa {
     pub reauth_at: Option<Instant>,
     /// To be deleted if another stands by then.
     pub prune_at: Option<Instant>,
-    /// The peer makes no child SAs in it: one in IKE_AUTH, without a key exchange of its own, may do.
-    pub barren: bool,
+    /// What the peer makes no child SAs for in it. In IKE_AUTH, without a key exchange of its own, it may.
+    pub refused: BTreeSet<Selector>,
     pub liveness: Liveness,
+    /// When to try again to take the place of another.
+    pub again_at: Option<Instant>,
     expires_at: Instant,
     tasks: VecDeque<Task>,
 }
@@ -91,12 +96,14 @@ pub(crate) enum Phase {
 /// What is to be requested of the peer.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Task {
-    CreateChild,
+    CreateChild(Selector),
     RekeyChild(ChildId),
     RekeyIke,
     /// Delete the child SA that we receive by this SPI.
     DeleteChild(Own<u32>),
     DeleteIke,
+    /// Delete the IKE SA that this one takes the place of.
+    Supersede,
     Liveness,
 }
 
@@ -139,16 +146,23 @@ impl IkeSa {
             // a tenth sooner than the peer would delete it
             reauth_at: birth.reauth_in.map(|time| cx.now + time - time / 10),
             prune_at: None,
-            barren: false,
+            refused: BTreeSet::new(),
             liveness: Liveness::new(cx.now),
+            again_at: None,
             expires_at,
             tasks: VecDeque::new(),
         }
     }
 
-    /// Installs a child SA; `ready` if the peer has done so already.
-    pub fn install(&self, cx: &mut Cx<'_>, peer: &mut Peer, child: NewChild, ready: bool) -> ChildId {
-        peer.children.install(cx, &self.proof, self.id, &peer.config.lifetimes, child, ready)
+    /// Installs a child SA; `ready` if the peer has done so already. One that is not wanted any more goes again.
+    pub fn install(&mut self, cx: &mut Cx<'_>, peer: &mut Peer, child: NewChild, ready: bool) -> ChildId {
+        let (wanted, spi_in) = (peer.config.protects.contains(&child.selector), child.spi_in.clone());
+        let id = peer.children.install(cx, &self.proof, self.id, &peer.config.lifetimes, child, ready);
+        if !wanted {
+            delete::let_go(peer, id);
+            self.queue(Task::DeleteChild(spi_in));
+        }
+        id
     }
 
     /// Makes way for itself among the peer's other IKE SAs.
@@ -165,13 +179,41 @@ impl IkeSa {
     /// Whether a request that may bring a child SA is under way or waits.
     pub fn is_making_child(&self) -> bool {
         let underway = matches!(self.underway, Some(Underway::CreateChild(_) | Underway::RekeyChild(_)));
-        self.is_open() && (underway || self.tasks.contains(&Task::CreateChild))
+        self.is_open() && (underway || self.tasks.iter().any(|task| matches!(task, Task::CreateChild(_))))
     }
 
     /// Has something requested in its turn. What waits already is not done twice.
     pub fn queue(&mut self, task: Task) {
         if self.tasks.len() < MAX_TASKS && !self.tasks.contains(&task) {
             self.tasks.push_back(task);
+        }
+    }
+
+    /// Has child SAs made for all that is to be protected, beside that for which IKE_AUTH has made one.
+    pub fn queue_children(&mut self, config: &PeerConfig, first: Selector) {
+        let others = config.protects.iter().filter(|selector| **selector != first);
+        others.for_each(|selector| self.queue(Task::CreateChild(*selector)));
+    }
+
+    /// Deletes the IKE SA that this one takes the place of, once this one has child SAs for all that is to be protected, but
+    /// for what the peer refuses.
+    fn supersede(&mut self, cx: &mut Cx<'_>, peer: &mut Peer) {
+        let config = peer.config.clone();
+        let lacks = |selector: &&Selector| {
+            !self.refused.contains(selector) && !peer.children.has(self.id, **selector)
+        };
+        let lacking: Vec<_> = config.protects.iter().filter(lacks).collect();
+        let again = self.again_at.take();
+        if lacking.is_empty() {
+            if let Some(old) = self.replaces.take() {
+                peer.close(cx, old, "a new IKE SA has taken its place");
+            }
+        } else if again.is_none() {
+            // The peer could not just now
+            self.again_at = Some(cx.soon(SOON));
+        } else {
+            lacking.into_iter().for_each(|selector| self.queue(Task::CreateChild(*selector)));
+            self.queue(Task::Supersede);
         }
     }
 
@@ -261,10 +303,20 @@ impl IkeSa {
     }
 
     /// The IKE SA that the peer was granted while we wait for one for the same purpose.
-    pub fn rival_ike(&mut self) -> Option<&mut SessionId> {
+    fn rival_ike(&mut self) -> Option<&mut SessionId> {
         match &mut self.underway {
             Some(Underway::RekeyIke(request)) => request.rival(),
             _ => None,
+        }
+    }
+
+    /// Another IKE SA has taken the place of one that this one is to take the place of, or to give way to.
+    pub fn follow(&mut self, from: SessionId, to: SessionId) {
+        if let Some(old) = self.replaces.as_mut().filter(|old| **old == from) {
+            *old = to;
+        }
+        if let Some(rival) = self.rival_ike().filter(|rival| **rival == from) {
+            *rival = to;
         }
     }
 
@@ -292,11 +344,15 @@ impl IkeSa {
         while !self.channel.is_waiting() && !matches!(self.phase, Phase::Closed { .. }) {
             let Some(task) = self.tasks.pop_front() else { return };
             let begun = match task {
-                Task::CreateChild => CreateChild::begin(self, cx, peer),
+                Task::CreateChild(selector) => CreateChild::begin(self, cx, peer, selector),
                 Task::RekeyChild(id) => RekeyChild::begin(self, cx, peer, id, None),
                 Task::RekeyIke => RekeyIke::begin(self, cx, peer, None),
                 Task::DeleteChild(spi) => delete::begin_child(self, spi),
                 Task::DeleteIke => delete::begin_ike(self),
+                Task::Supersede => {
+                    self.supersede(cx, peer);
+                    None
+                }
                 Task::Liveness => Some((Exchange::Informational, Vec::new(), Underway::Liveness)),
             };
             self.underway_with(cx, begun);
@@ -342,6 +398,7 @@ impl IkeSa {
                     Some(self.rekey_at),
                     self.reauth_at,
                     self.prune_at,
+                    self.again_at,
                     self.liveness.timeout(self, &peer.config),
                 ];
                 open.into_iter().flatten().chain([self.expires_at]).min()
@@ -382,6 +439,9 @@ impl IkeSa {
         if self.reauth_at.is_some_and(|at| at <= cx.now) {
             self.reauth_at = None;
             peer.start(cx, Some(self.id));
+        }
+        if self.again_at.is_some_and(|at| at <= cx.now) {
+            self.supersede(cx, peer);
         }
         if self.rekey_at <= cx.now {
             // put off for good unless it fails

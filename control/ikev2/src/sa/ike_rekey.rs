@@ -282,7 +282,7 @@ impl New<'_> {
         let birth = Birth {
             id,
             begun: cx.now,
-            replaces: None,
+            replaces: old.replaces,
             nat: old.nat,
             underpass: old.underpass,
             rank: old.rank.clone(),
@@ -291,7 +291,7 @@ impl New<'_> {
             reauth_in: None,
         };
         let mut new = IkeSa::new(cx, &peer.config, old.proof.clone(), channel, birth);
-        new.prune_at = old.prune_at;
+        (new.prune_at, new.again_at) = (old.prune_at, old.again_at);
         new.reauth_at = reauth_in.map(|time| cx.now + time);
         Ok(new)
     }

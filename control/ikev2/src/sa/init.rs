@@ -213,6 +213,7 @@ impl Init {
             }
         };
         let hashes = parts.notify(notify::SIGNATURE_HASH_ALGORITHMS);
+        let selector = *config.protects.first()?;
         let auth = Auth {
             id: self.id,
             begun: self.begun,
@@ -224,6 +225,7 @@ impl Init {
             nonce_r: nonce_r.clone(),
             answer: datagram.bytes.to_vec(),
             local_id: peer.local_id(path.local.ip()),
+            selector,
             spi_in: cx.numbers.esp_spi(cx.rng),
         };
         let hashes = hashes.map(|n| parse_hash_algorithms(&n.data)).unwrap_or_default();

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test uses its part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers fail as tests do")]
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use ikev2::proposal::{EspOffer, IkeOffer};
 use ikev2::wire::{self, Exchange, Payload};
 use ikev2::{
     Child, ChildId, ChildUse, Encapsulation, Endpoint, Event, IkeState, Lifetimes, Limits, Output, Path,
-    PeerConfig, PeerId, PeerStatus,
+    PeerConfig, PeerId, PeerStatus, Selector,
 };
 
 /// 2026-06-01, within the year for which the certificates of `data/pki` are valid.
@@ -81,10 +81,10 @@ pub struct Host {
     pub address: IpAddr,
     /// What the datapath would hold.
     pub installed: BTreeMap<ChildId, Child>,
-    pub outbound: Option<ChildId>,
+    pub outbound: BTreeMap<Selector, ChildId>,
     /// Child SAs in the order in which they were sent by.
     pub used: Vec<ChildId>,
-    pub up: bool,
+    pub up: BTreeSet<Selector>,
     pub events: Vec<Event>,
     pub keepalives: Vec<Path>,
 }
@@ -99,9 +99,9 @@ impl Host {
             rng,
             address,
             installed: BTreeMap::new(),
-            outbound: None,
+            outbound: BTreeMap::new(),
             used: Vec::new(),
-            up: false,
+            up: BTreeSet::new(),
             events: Vec::new(),
             keepalives: Vec::new(),
         }
@@ -115,14 +115,20 @@ impl Host {
             .expect("the peer is configured")
     }
 
+    /// Whether there is something to send by.
+    pub fn is_up(&self) -> bool {
+        !self.up.is_empty()
+    }
+
+    /// What GRE is sent by.
     pub fn sending(&self) -> Option<&Child> {
-        self.outbound.map(|id| &self.installed[&id])
+        self.outbound.get(&Selector::Gre).map(|id| &self.installed[id])
     }
 
     /// Troubles and reasons for being down, in order.
     pub fn complaints(&self) -> Vec<String> {
         let text = |event: &Event| match event {
-            Event::Trouble(text) | Event::Down(text) => Some(text.clone()),
+            Event::Trouble(text) | Event::Down(_, text) => Some(text.clone()),
             _ => None,
         };
         self.events.iter().filter_map(text).collect()
@@ -168,10 +174,20 @@ pub fn config(local: &str, remote: &str) -> PeerConfig {
         trust: Trust::Psk(psk("thisisnotagoodpsk")),
         ike: IkeOffer::default(),
         esp: EspOffer::default(),
+        protects: vec![Selector::Gre],
         encapsulation: Encapsulation::Auto,
         lifetimes: Lifetimes::default(),
         liveness: Duration::from_secs(30),
         initiate: true,
+    }
+}
+
+/// The same traffic as the other host sees it.
+pub fn from_behind(traffic: Selector) -> Selector {
+    match traffic {
+        Selector::Gre => Selector::Gre,
+        Selector::UdpOut(port) => Selector::UdpIn(port),
+        Selector::UdpIn(port) => Selector::UdpOut(port),
     }
 }
 
@@ -227,7 +243,8 @@ impl Pair {
         Pair::new().brought_up(change)
     }
 
-    fn brought_up(self, change: impl Fn(&mut PeerConfig)) -> Pair {
+    /// Both up so configured, A having initiated.
+    pub fn brought_up(self, change: impl Fn(&mut PeerConfig)) -> Pair {
         let mut pair = self;
         for (host, initiate) in [(B, false), (A, true)] {
             let mut config = config(ADDRESSES[host], ADDRESSES[1 - host]);
@@ -283,11 +300,13 @@ impl Pair {
 
     /// A packet each way: lost if the other end does not have the SA.
     fn flow(&mut self) {
-        if !self.hosts.iter().all(|host| host.up) {
-            return;
-        }
-        for from in [A, B] {
-            let Some(sa) = self.hosts[from].sending() else { continue };
+        let flows: Vec<_> = [A, B]
+            .into_iter()
+            .flat_map(|from| self.hosts[from].outbound.iter().map(move |(traffic, id)| (from, *traffic, *id)))
+            .filter(|(from, traffic, _)| self.hosts[1 - from].up.contains(&from_behind(*traffic)))
+            .collect();
+        for (from, _, id) in flows {
+            let sa = &self.hosts[from].installed[&id];
             let received = self.hosts[1 - from].installed.values().any(|other| {
                 other.inbound.spi == sa.outbound.spi && other.inbound.keymat == sa.outbound.keymat
             });
@@ -307,14 +326,15 @@ impl Pair {
     pub fn traffic(&mut self, packets: u64) {
         let mut uses: [BTreeMap<ChildId, ChildUse>; 2] = Default::default();
         for from in [A, B] {
-            let Some(sa) = self.hosts[from].sending() else { continue };
-            let (id, spi) = (sa.id, sa.outbound.spi);
-            let sent = uses[from].entry(id).or_default();
-            (sent.outbound_packets, sent.outbound_bytes) = (packets, 100 * packets);
-            let to = self.hosts[1 - from].installed.values().find(|other| other.inbound.spi == spi);
-            if let Some(to) = to {
-                let got = uses[1 - from].entry(to.id).or_default();
-                (got.inbound_packets, got.inbound_bytes) = (packets, 100 * packets);
+            for id in self.hosts[from].outbound.values() {
+                let spi = self.hosts[from].installed[id].outbound.spi;
+                let sent = uses[from].entry(*id).or_default();
+                (sent.outbound_packets, sent.outbound_bytes) = (packets, 100 * packets);
+                let to = self.hosts[1 - from].installed.values().find(|other| other.inbound.spi == spi);
+                if let Some(to) = to {
+                    let got = uses[1 - from].entry(to.id).or_default();
+                    (got.inbound_packets, got.inbound_bytes) = (packets, 100 * packets);
+                }
             }
         }
         for (host, uses) in uses.into_iter().enumerate() {
@@ -559,7 +579,7 @@ impl Pair {
         self.assert_converged();
         assert_eq!(self.lost, 0, "packets were lost");
         for host in &self.hosts {
-            let downs: Vec<_> = host.events.iter().filter(|event| matches!(event, Event::Down(_))).collect();
+            let downs: Vec<_> = host.events.iter().filter(|event| matches!(event, Event::Down(..))).collect();
             assert!(downs.is_empty(), "{downs:?}");
         }
     }
@@ -571,13 +591,24 @@ impl Pair {
         let picture = self.picture();
         assert_eq!((sa.ike.len(), sb.ike.len()), (1, 1), "one IKE SA\n{picture}");
         assert_eq!((sa.ike[0].spi_i, sa.ike[0].spi_r), (sb.ike[0].spi_i, sb.ike[0].spi_r), "{picture}");
-        assert_eq!((a.installed.len(), b.installed.len()), (1, 1), "one child SA\n{picture}");
-        let (ca, cb) = (a.sending().expect("a sends"), b.sending().expect("b sends"));
+        let (up, there) = (&a.up, b.up.iter().map(|traffic| from_behind(*traffic)).collect::<BTreeSet<_>>());
+        assert_eq!(*up, there, "{picture}");
+        assert!(!up.is_empty());
+        let counts = [a.installed.len(), b.installed.len(), sa.children.len(), sb.children.len()];
+        assert_eq!(counts, [up.len(); 4], "one child SA for each kind of traffic\n{picture}");
+        up.iter().for_each(|traffic| self.assert_same(*traffic));
+    }
+
+    /// Both send that by the same child SA.
+    fn assert_same(&self, traffic: Selector) {
+        let [a, b] = [&self.hosts[A], &self.hosts[B]];
+        let picture = self.picture();
+        let ca = &a.installed[&a.outbound[&traffic]];
+        let cb = &b.installed[&b.outbound[&from_behind(traffic)]];
+        assert_eq!((ca.selector, cb.selector), (traffic, from_behind(traffic)));
         assert_eq!((ca.outbound.spi, ca.inbound.spi), (cb.inbound.spi, cb.outbound.spi), "{picture}");
         assert_eq!((&ca.outbound.keymat, &ca.inbound.keymat), (&cb.inbound.keymat, &cb.outbound.keymat));
         assert_eq!((ca.suite, ca.local, ca.remote), (cb.suite, cb.remote, cb.local));
-        assert!(a.up && b.up);
-        assert_eq!((sa.children.len(), sb.children.len()), (1, 1), "{picture}");
     }
 
     /// All SAs, a line each.
@@ -593,8 +624,8 @@ impl Pair {
             for child in status.children {
                 let (i, o) = (child.spi_in >> 16, child.spi_out >> 16);
                 let used = if child.outbound { "used" } else { "" };
-                lines
-                    .push(format!("{name} ESP {i:04x} {o:04x} {:?} {:?} old {used}", child.state, child.age));
+                let (state, age, traffic) = (child.state, child.age, child.selector);
+                lines.push(format!("{name} ESP {i:04x} {o:04x} {traffic} {state:?} {age:?} old {used}"));
             }
         }
         lines.join("\n")
@@ -606,7 +637,7 @@ impl Host {
         match &event {
             Event::Install(child) => {
                 if child.use_outbound {
-                    self.outbound = Some(child.id);
+                    self.outbound.insert(child.selector, child.id);
                     self.used.push(child.id);
                 }
                 let spi = child.inbound.spi;
@@ -617,8 +648,8 @@ impl Host {
                 assert!(self.installed.insert(child.id, child.clone()).is_none());
             }
             Event::UseOutbound(id) => {
-                assert!(self.installed.contains_key(id), "{id} is not installed");
-                self.outbound = Some(*id);
+                let child = self.installed.get(id).expect("it is installed");
+                self.outbound.insert(child.selector, *id);
                 self.used.push(*id);
             }
             Event::Moved(id, ports) => {
@@ -626,17 +657,14 @@ impl Host {
             }
             Event::Remove(id) => {
                 assert!(self.installed.remove(id).is_some(), "{id} is removed twice");
-                if self.outbound == Some(*id) {
-                    self.outbound = None;
-                }
+                self.outbound.retain(|_, sending| sending != id);
             }
-            Event::Up => {
-                assert!(!self.up && self.outbound.is_some());
-                self.up = true;
+            Event::Up(traffic) => {
+                assert!(self.up.insert(*traffic) && self.outbound.contains_key(traffic));
             }
-            Event::Down(_) => {
-                assert!(self.up && self.outbound.is_none(), "down with an SA to send by");
-                self.up = false;
+            Event::Down(traffic, _) => {
+                let sends = self.outbound.contains_key(traffic);
+                assert!(self.up.remove(traffic) && !sends, "down with an SA to send by");
             }
             Event::Trouble(_) => {}
         }
@@ -644,12 +672,13 @@ impl Host {
     }
 
     fn assert_consistent(&self, now: Instant) {
-        assert_eq!(self.up, self.outbound.is_some(), "up and able to send are the same");
+        assert!(self.up.iter().eq(self.outbound.keys()), "up and able to send are the same");
         for status in self.endpoint.status(now) {
             let known: Vec<_> = status.children.iter().map(|child| child.id).collect();
             let installed: Vec<_> = self.installed.keys().copied().collect();
             assert_eq!(known, installed, "what the endpoint knows is what is installed");
-            let sending = status.children.iter().find(|child| child.outbound).map(|child| child.id);
+            let sending = status.children.iter().filter(|child| child.outbound);
+            let sending: BTreeMap<_, _> = sending.map(|child| (child.selector, child.id)).collect();
             assert_eq!(sending, self.outbound);
         }
     }

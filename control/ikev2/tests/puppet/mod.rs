@@ -71,6 +71,7 @@ impl Host {
             trust: Trust::Psk(psk),
             ike: ike_offer(),
             esp: esp_offer(),
+            protects: vec![ikev2::Selector::Gre],
             encapsulation: Encapsulation::Auto,
             lifetimes: Lifetimes::default(),
             liveness: Duration::ZERO,
