@@ -55,9 +55,12 @@ unit: packages
 counts: packages
 	benches/instructions/run
 
-# Hosts in network namespaces, with real Docker Engines and real peers: one at a time
+# Hosts in network namespaces, with real Docker Engines and real peers: one at a time. Then what the device road could do
+# differently, as nobody takes it by itself where underlays are veths
 e2e: all packages
 	cargo test -p underpass-tests --no-fail-fast -- --test-threads=1
+	UNDERLAY_IO=device cargo test -p underpass-tests --test vlan -- --test-threads=1
+	UNDERLAY_IO=device cargo test -p underpass-tests --test mtu -- --test-threads=1 esp_over mtu_changes
 
 # Underpass beside its peers, about 20 minutes; benches/run --quick takes two
 bench: all
