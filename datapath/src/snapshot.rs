@@ -127,6 +127,8 @@ pub struct Port {
     pub groups: Groups,
     /// What it is held to. None: no limits.
     pub policer: Option<Arc<Policer>>,
+    /// UDP leaves by it one datagram a frame, for somebody who reads frames.
+    pub lone_datagrams: bool,
 }
 
 /// The groups that a port is in. No frame passes from one port of a group to another.
@@ -244,6 +246,7 @@ impl Port {
             vlan: None,
             groups: Groups::NONE,
             policer: None,
+            lone_datagrams: false,
             bfd: None,
         }
     }

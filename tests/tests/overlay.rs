@@ -1,5 +1,8 @@
 //! VXLAN and Geneve: between two Underpass, with the real Open vSwitch, and with the kernel's own VXLAN device.
 
+use std::time::Duration;
+
+use harness::cli::poll_within;
 use harness::ovs::Ovs;
 use harness::topology::{Shell, UNDERLAY, UNDERLAY6, cable, reaches, two_switches};
 use harness::{Capture, Host, traffic};
@@ -149,4 +152,31 @@ fn kernel_vxlan() {
         tunnel(a, "vxlan", theirs, options);
         passes(&hosts, &SIZES);
     }
+}
+
+/// Datagrams of a flow are joined on their way to a port, and one by one for the socket that they are for; on the way to who reads
+/// frames they are if the port says so.
+#[test]
+fn datagrams_are_joined_unless_the_port_says_no() {
+    let [a, b] = two_switches(1500);
+    for (host, remote) in [(&a, UNDERLAY[1]), (&b, UNDERLAY[0])] {
+        tunnel(host, "gre", remote, "");
+    }
+    reaches(&a, "10.0.42.1");
+    let frames_of_several = || {
+        let capture = Capture::start(&b, "br0", "udp port 17001 and greater 500");
+        let stream = traffic::udp(&a, &b, "10.0.42.1", 3000, 200, 100_000);
+        assert!(stream.received > 0 && stream.corrupt == 0, "{stream:?}");
+        capture.stop().outer("udp")
+    };
+    // as many as come at a time
+    poll_within(Duration::from_secs(60), "datagrams in one frame", || {
+        (frames_of_several() > 0).then_some(())
+    });
+    b.vsctl("set port br0 other_config:join-udp=false");
+    assert_eq!(frames_of_several(), 0);
+    b.vsctl("remove port br0 other_config join-udp");
+    poll_within(Duration::from_secs(60), "datagrams in one frame", || {
+        (frames_of_several() > 0).then_some(())
+    });
 }

@@ -20,6 +20,8 @@ pub struct PortRules {
     pub groups: Groups,
     /// Policing and storm control.
     pub limits: Limits,
+    /// `other_config:join-udp=false`: UDP leaves one datagram a frame.
+    pub lone_datagrams: bool,
 }
 
 /// Of a bridge.
@@ -38,12 +40,16 @@ impl PortRules {
             vlan: vlan(port, warnings),
             groups: groups(port, interface),
             limits: limits(port, interface, warnings),
+            lone_datagrams: port.map_get("other_config", "join-udp") == Some("false"),
         }
     }
 
     /// Whether `port` goes by them.
     pub fn hold(&self, port: &Port) -> bool {
-        self.vlan == port.vlan && self.groups == port.groups && self.limits == held(port)
+        self.vlan == port.vlan
+            && self.groups == port.groups
+            && self.limits == held(port)
+            && self.lone_datagrams == port.lone_datagrams
     }
 
     /// `port` with them.
@@ -54,7 +60,8 @@ impl PortRules {
         } else {
             Policer::new(self.limits).map(Arc::new)
         };
-        Port { vlan: self.vlan.clone(), groups: self.groups, policer, ..port }
+        let lone_datagrams = self.lone_datagrams;
+        Port { vlan: self.vlan.clone(), groups: self.groups, policer, lone_datagrams, ..port }
     }
 }
 
@@ -199,11 +206,7 @@ mod tests {
             ),
         ] {
             let (rules, warnings) = read(columns.clone());
-            assert_eq!(
-                rules,
-                PortRules { vlan: want, groups: Groups::NONE, limits: Limits::default() },
-                "{columns}"
-            );
+            assert_eq!(rules, PortRules { vlan: want, ..PortRules::default() }, "{columns}");
             assert!(warnings.is_empty(), "{warnings:?}");
         }
         let (rules, warnings) = read(json!({"tag": 5, "trunks": five}));
@@ -228,6 +231,15 @@ mod tests {
         add_port(&db, "br0", "p0", json!({"other_config": map(&[("split-horizon", "true")])}), json!({}));
         let rules = PortRules::read(&row(&db, "Port", "p0"), &row(&db, "Interface", "p0"), &mut Vec::new());
         assert_eq!(rules.groups, Groups::SPLIT_HORIZON);
+    }
+
+    #[test]
+    fn datagrams_that_leave_one_by_one() {
+        for (said, alone) in [("false", true), ("true", false), ("no", false)] {
+            let rules = read(json!({"other_config": map(&[("join-udp", said)])})).0;
+            assert_eq!(rules.lone_datagrams, alone, "{said}");
+        }
+        assert!(!read(json!({})).0.lone_datagrams);
     }
 
     #[test]

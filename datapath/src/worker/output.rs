@@ -25,6 +25,8 @@ const OUTBOX_PACKETS: usize = 768;
 struct LocalOutput {
     queue: TxQueue,
     coalescer: Coalescer,
+    /// What the coalescer was made for.
+    lone_datagrams: bool,
     waiting: bool,
 }
 
@@ -93,9 +95,11 @@ impl Outputs {
     pub(super) fn update(&mut self, snapshot: &Snapshot) {
         self.local.resize_with(snapshot.ports.len(), || None);
         for (output, port) in self.local.iter_mut().zip(&snapshot.ports) {
-            if !matches!(port.as_deref(), Some(Port { kind: PortKind::Local(_), .. })) {
-                *output = None;
-            }
+            let lone = match port.as_deref() {
+                Some(Port { kind: PortKind::Local(_), lone_datagrams, .. }) => Some(*lone_datagrams),
+                _ => None,
+            };
+            *output = output.take().filter(|output| Some(output.lone_datagrams) == lone);
         }
         self.device.road = snapshot.device.clone();
         for output in &mut self.underlays {
@@ -116,8 +120,10 @@ impl Outputs {
             return Fit::Dropped(DropReason::NoBridge);
         };
         let output = entry.get_or_insert_with(|| {
-            let coalescer = if device.takes_datagrams() { Coalescer::new() } else { Coalescer::of_tcp() };
-            Box::new(LocalOutput { queue: TxQueue::new(), coalescer, waiting: false })
+            let lone_datagrams = port.lone_datagrams;
+            let joins = !lone_datagrams && device.takes_datagrams();
+            let coalescer = if joins { Coalescer::new() } else { Coalescer::of_tcp() };
+            Box::new(LocalOutput { queue: TxQueue::new(), coalescer, lone_datagrams, waiting: false })
         });
         if !std::mem::replace(&mut output.waiting, true) {
             self.waiting.push(port.id);

@@ -355,10 +355,20 @@ mod tests {
         let mut short = frames.clone();
         put16(&mut short[1], 34 + 4, 900);
         repair(&mut short[1]);
-        for (what, frames) in
-            [("no checksum", &bare), ("to a group", &group), ("shorter than its packet", &short)]
-        {
-            assert_eq!(run(frames).len(), 3, "{what}");
+        let mut cases = vec![("no checksum".into(), bare), ("to a group".into(), group)];
+        cases.push(("shorter than its packet".into(), short));
+        for (at, ports) in [(34, [67, 547]), (36, [68, 546])] {
+            for port in ports {
+                let mut dhcp = frames.clone();
+                for frame in &mut dhcp {
+                    put16(frame, at, port);
+                    repair(frame);
+                }
+                cases.push((format!("port {port} at {at}"), dhcp));
+            }
+        }
+        for (what, frames) in cases {
+            assert_eq!(run(&frames).len(), 3, "{what}");
         }
         let mut bench = Bench { coalescer: Coalescer::of_tcp(), ..Bench::new() };
         frames.iter().for_each(|frame| bench.push(frame));

@@ -72,8 +72,8 @@ impl Segment {
             }
             proto::UDP => {
                 let (udp, _) = Udp::ref_from_prefix(transport).ok()?;
-                // whoever takes it apart gives each a checksum; and what goes to a group may be for somebody who reads frames one by one
-                let alone = udp.checksum.get() == 0 || ethernet::is_group(*bytes.first_chunk()?);
+                // whoever takes it apart gives each a checksum
+                let alone = udp.checksum.get() == 0 || is_for_frame_readers(bytes, udp)?;
                 let simple = !alone && usize::from(udp.len.get()) == transport.len();
                 (ip.l4 + udp::HEADER, 0, false, simple)
             }
@@ -151,6 +151,14 @@ impl Segment {
         (self.ip.version == Version::V6 || ipv4::checksum_ok(header))
             && (pseudo(self.ip.addresses(bytes), self.ip.proto, segment.len()) + Sum::of(segment)).is_valid()
     }
+}
+
+/// Whether a datagram may be for a program that reads frames one by one, and not by a UDP socket, which the kernel cuts superframes
+/// up for: what goes to a group, and DHCP, whose servers, relays and clients do. None: no frame.
+fn is_for_frame_readers(bytes: &[u8], udp: &Udp) -> Option<bool> {
+    const DHCP: [u16; 4] = [67, 68, 546, 547];
+    let dhcp = [udp.src.get(), udp.dst.get()].iter().any(|port| DHCP.contains(port));
+    Some(dhcp || ethernet::is_group(*bytes.first_chunk()?))
 }
 
 const NO_OFFLOAD: VnetHdr = VnetHdr {
