@@ -12,7 +12,7 @@ use crate::counters::{DropReason, PortCounters};
 use crate::esp::{InboundSa, OutboundSa};
 use crate::fdb::Fdb;
 use crate::mirror::{Mirror, PortSet};
-use crate::multicast::Groups as MulticastGroups;
+use crate::multicast::{Audience, Groups as MulticastGroups};
 use crate::police::Policer;
 use crate::port::{DeviceRoad, LocalPort, RxRoad, Underlay};
 use crate::tunnel::{Demux, Tunnel, Way};
@@ -82,6 +82,8 @@ pub struct Bridge {
     pub fdb: Arc<Fdb>,
     /// Every port of it that forwards: where unknown destinations and groups go.
     pub flood: Vec<PortId>,
+    /// Ports that forward, and that floods do not reach: only what somebody there has asked for.
+    pub no_flood: Vec<PortId>,
     /// `other_config:forward-bpdu`: also forward reserved group addresses.
     pub forward_bpdu: bool,
     /// It runs STP or RSTP: BPDUs are passed up to control.
@@ -212,6 +214,7 @@ impl Bridge {
             name: name.into(),
             fdb,
             flood: Vec::new(),
+            no_flood: Vec::new(),
             forward_bpdu: false,
             spanning: false,
             flood_vlans: None,
@@ -221,6 +224,16 @@ impl Bridge {
             groups: None,
             probe: None,
         }
+    }
+
+    /// The ports that a frame which has no single destination goes to.
+    #[inline]
+    pub fn hearing<'a>(&'a self, audience: Audience<'a>) -> impl Iterator<Item = PortId> + 'a {
+        let asked: &[PortId] = match audience {
+            Audience::All => &[],
+            Audience::Some(_) => &self.no_flood,
+        };
+        self.flood.iter().chain(asked).copied().filter(move |port| audience.has(*port))
     }
 }
 

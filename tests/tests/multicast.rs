@@ -92,6 +92,12 @@ impl Both {
         self.real.host.vsctl(line);
     }
 
+    fn ofctl(&self, line: &str) {
+        for bench in [&self.ours, &self.real] {
+            harness::cli::run(bench.host.tool("ovs-ofctl").args(line.split_whitespace()));
+        }
+    }
+
     fn appctl(&self, line: &str) {
         assert_eq!(self.ours.host.appctl(line), self.real.host.appctl(line));
     }
@@ -343,6 +349,15 @@ fn groups_go_where_open_vswitchs_do() {
     .into();
     let went = both.agree(&messages);
     assert_eq!(went["IGMP 2 report"], ["q3", "q6"]);
+    // who has asked for it gets it where floods do not reach, too
+    let quiet = [1, 2, 3, ROUTER];
+    quiet.iter().for_each(|port| both.ofctl(&format!("mod-port br0 p{port} no-flood")));
+    let went = both.agree(&traffic());
+    assert_eq!(went["IPv4 group 1 from p0 None"], ["q1", "q2", "q6"]);
+    assert_eq!(went["broadcast from p0 None"], ["q5"]);
+    let went = both.agree(&messages);
+    assert_eq!(went["IGMP 2 report"], ["q3", "q6"]);
+    quiet.iter().for_each(|port| both.ofctl(&format!("mod-port br0 p{port} flood")));
     // a port that leaves VLANs, and one that goes
     both.vsctl("set port p1 tag=10");
     both.vsctl("del-port br0 p7");

@@ -178,10 +178,12 @@ impl State {
             let watchers: PortSet = mirrors.iter().filter_map(watcher).collect();
             let forwarding = bridge.ports.values().filter(|p| p.port.stp == StpState::Forwarding);
             let forwarding = forwarding.filter(|p| !watchers.contains(p.port.id));
-            let floodable = forwarding.filter(|p| !p.config.has(PortConfig::NO_FLOOD));
-            let flood = floodable.map(|p| p.port.id).collect();
+            let no_flood = |p: &&PortState| p.config.has(PortConfig::NO_FLOOD);
+            let (no_flood, flood): (Vec<_>, Vec<_>) = forwarding.partition(no_flood);
+            let ids = |ports: Vec<&PortState>| ports.into_iter().map(|p| p.port.id).collect();
             let seen = Bridge {
-                flood,
+                flood: ids(flood),
+                no_flood: ids(no_flood),
                 forward_bpdu: bridge.forward_bpdu,
                 spanning: bridge.spanning,
                 flood_vlans: bridge.rules.flood_vlans.clone(),

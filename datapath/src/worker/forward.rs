@@ -310,8 +310,7 @@ impl Worker {
     /// Sends a frame to every port of its VLAN but the one that it came in by, and those that are kept apart from that.
     fn flood(&mut self, crossing: &Crossing<'_>, bridge: &Bridge) {
         self.copies.clear();
-        let audience = crossing.audience;
-        for &to in bridge.flood.iter().filter(|&&to| to != crossing.from.id && audience.has(to)) {
+        for to in bridge.hearing(crossing.audience).filter(|to| *to != crossing.from.id) {
             let Some(port) = crossing.snapshot.port(to) else {
                 self.drops().add(DropReason::NoBridge, 1);
                 continue;

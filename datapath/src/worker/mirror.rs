@@ -113,7 +113,9 @@ fn selects(mirror: &Mirror, crossing: &Crossing<'_>, bridge: &Bridge, verdict: V
     mirror.sources.contains(crossing.from.id)
         || match verdict {
             Verdict::Unicast(to) => leaves(to),
-            Verdict::Flood => bridge.flood.iter().any(|to| *to != crossing.from.id && leaves(*to)),
+            Verdict::Flood => {
+                bridge.hearing(crossing.audience).any(|to| to != crossing.from.id && leaves(to))
+            }
             Verdict::Punt(_) | Verdict::Discard(_) => false,
         }
 }

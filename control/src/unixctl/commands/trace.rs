@@ -140,8 +140,8 @@ fn decided<'a>(
                 Audience::All => "-> no learned MAC for destination, flooding".into(),
                 Audience::Some(_) => "-> forwarding to mcast group, router and flood ports".into(),
             });
-            let heard = |to: &PortId| *to != from.id && audience.has(*to) && reaches(*to).is_some();
-            bridge.flood.iter().copied().filter(heard).collect()
+            let heard = |to: &PortId| *to != from.id && reaches(*to).is_some();
+            bridge.hearing(audience).filter(heard).collect()
         }
         Verdict::Unicast(port) if reaches(port).is_none() => {
             lines.push(">> learned port does not forward, is kept apart or not in the VLAN, dropping".into());
