@@ -5,6 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use harness::frames::{Frames, frame};
+use harness::ovs::Ovs;
 use harness::topology::{Shell, reaches};
 use harness::traffic::try_ping;
 use harness::{Host, Netns, cli, poll, poll_within};
@@ -128,6 +129,38 @@ fn a_loop_through_a_switch_that_is_not_ours() {
     // a spanning tree takes it over, and has no use for that
     a.vsctl("set bridge br0 rstp_enable=true");
     a.wait_for("interface", "e0", "error", "[]");
+}
+
+/// Open vSwitch lets frames go round, and knows nothing of probes.
+/// ```text
+///   [ hA br0 ]══e0, e1══[ br0 ovs ]
+/// ```
+#[test]
+fn a_loop_through_open_vswitch() {
+    let (mut a, other) = (Host::new("hA", 11), Host::new("ovs", 42));
+    for device in ["e0", "e1"] {
+        a.ns.veth(device, &other.ns, device, 1500);
+    }
+    a.sh("sysctl -qw net.ipv4.conf.all.arp_ignore=1");
+    let _ovs = Ovs::start(&other);
+    other.vsctl("add-br br0 -- set bridge br0 datapath_type=netdev -- add-port br0 e0 -- add-port br0 e1");
+    other.sh("ip addr add 10.0.42.1/16 dev br0; ip link set br0 up");
+    a.start();
+    a.overlay();
+    a.vsctl("add-port br0 e0");
+    reaches(&a, "10.0.42.1");
+    a.vsctl("add-port br0 e1");
+    broadcast(&a);
+    poll_within(SOON, "a closed port", || {
+        error(&a, "e1").starts_with("is closed: what leaves by it comes back by e0;").then_some(())
+    });
+    calm(&a, "e0");
+    assert_eq!(error(&a, "e0"), "[]");
+    reaches(&a, "10.0.42.1");
+    // there is a loop no more, and the port that is left opens
+    other.vsctl("del-port br0 e0");
+    a.wait_for("interface", "e1", "error", "[]");
+    reaches(&a, "10.0.42.1");
 }
 
 /// A station that is heard on two ports in turn, as behind a bond that deals out frames: probes ask, and nothing is closed.
