@@ -27,6 +27,7 @@ pub mod fdb;
 pub mod mirror;
 pub mod multicast;
 pub mod police;
+pub mod sflow;
 pub mod vlan;
 // 3. through a tunnel
 pub mod esp;

@@ -15,6 +15,7 @@ use crate::mirror::{Mirror, PortSet};
 use crate::multicast::{Audience, Groups as MulticastGroups};
 use crate::police::Policer;
 use crate::port::{DeviceRoad, LocalPort, RxRoad, Underlay};
+use crate::sflow::Sampler;
 use crate::tunnel::{Demux, Tunnel, Way};
 use crate::vlan::{VlanLimit, VlanPolicy, VlanSet};
 
@@ -100,6 +101,8 @@ pub struct Bridge {
     pub groups: Option<Arc<MulticastGroups>>,
     /// What its own probes for loops are known by. None: it sends none.
     pub probe: Option<u64>,
+    /// Takes samples of what enters by its ports. None: nobody asks for any.
+    pub sampler: Option<Arc<Sampler>>,
 }
 
 /// A port of a bridge.
@@ -223,6 +226,7 @@ impl Bridge {
             watchers: PortSet::default(),
             groups: None,
             probe: None,
+            sampler: None,
         }
     }
 

@@ -141,6 +141,9 @@ impl Worker {
         self.gait.take(frame.data.len);
         self.enter(snapshot, from, frame, now);
         self.cross(snapshot, now);
+        if self.sampling.under_way() {
+            self.sampling.pass_up();
+        }
     }
 
     /// A frame comes into a bridge.
@@ -184,6 +187,9 @@ impl Worker {
                     }
                     _ => Audience::All,
                 };
+                if let Some(sampler) = &bridge.sampler {
+                    self.sample(sampler, port, frame, verdict);
+                }
                 let crossing = |inside| Crossing { snapshot, from: port, frame, inside, audience, now };
                 if !bridge.mirrors.is_empty()
                     && let Some(inside) = inside
@@ -354,7 +360,7 @@ impl Worker {
             return None;
         }
         match self.queue(crossing.snapshot, port, frame, crossing.now) {
-            Fit::Sent(_) => {}
+            Fit::Sent(_) => self.note_copy(port, frame),
             Fit::Dropped(why) => self.refuse(port, packets, why),
             Fit::TooBig { ip_mtu } => return Some(ip_mtu),
         }

@@ -82,7 +82,7 @@ impl Worker {
             return self.refuse(port, crossing.packets(), DropReason::NoRoom);
         };
         match self.queue(crossing.snapshot, port, cut(copy, mirror.snaplen), crossing.now) {
-            Fit::Sent(_) => {}
+            Fit::Sent(_) => self.note_copy(port, copy),
             Fit::Dropped(why) => self.refuse(port, crossing.packets(), why),
             Fit::TooBig { .. } => self.refuse(port, crossing.packets(), DropReason::TooBig),
         }

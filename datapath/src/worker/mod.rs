@@ -15,6 +15,7 @@ mod mirror;
 mod output;
 mod patch;
 mod retag;
+mod sample;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ use keeper::Gait;
 use limit::Limit;
 use output::Outputs;
 use patch::Crossings;
+use sample::Sampling;
 use sources::{Source, Sources};
 
 /// Batches taken from one source before the others have their turn.
@@ -73,6 +75,7 @@ pub(crate) struct Worker {
     peers: HashSet<IpAddr, RandomState>,
     unknown_spis: Limit,
     gait: Gait,
+    sampling: Sampling,
 }
 
 impl Worker {
@@ -99,6 +102,7 @@ impl Worker {
             peers: HashSet::default(),
             unknown_spis: Limit::new(UNKNOWN_SPIS_PER_SECOND),
             gait: Gait::default(),
+            sampling: Sampling::default(),
         })
     }
 

@@ -1,6 +1,7 @@
 //! Whole switches on in-memory ports.
 
 mod rules;
+mod sampled;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
