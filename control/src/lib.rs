@@ -26,6 +26,7 @@ pub mod devices;
 pub mod ipsec;
 pub mod loops;
 pub mod reconcile;
+pub mod sflow;
 pub mod snooping;
 pub mod spanning;
 pub mod status;

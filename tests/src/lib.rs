@@ -18,6 +18,7 @@ pub mod ovs;
 pub mod ovs_ipsec;
 pub mod pcap;
 pub mod pki;
+pub mod sflow;
 pub mod strongswan;
 pub mod topology;
 pub mod traffic;

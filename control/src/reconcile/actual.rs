@@ -11,6 +11,7 @@ use datapath::mirror::{Mirror, MirrorOutput, PortSet};
 use datapath::multicast::Groups;
 use datapath::port::esp_device::Inlet;
 use datapath::port::{DeviceRoad, RxRoad, Underlay};
+use datapath::sflow::Sampler;
 use datapath::snapshot::{Bridge, BridgeId, OfPort, PolicyId, Port, PortId, PortKind, Snapshot, StpState};
 use datapath::tunnel::Demux;
 use openflow::PortConfig;
@@ -22,6 +23,7 @@ use crate::bond::Bonds;
 use crate::devices::member::Member;
 use crate::ipsec::sas::Sas;
 use crate::loops::{Looped, Loops};
+use crate::sflow::Sflow;
 use crate::snooping::Snooping;
 
 /// The number of a bridge's own port.
@@ -50,6 +52,8 @@ pub struct State {
     pub bonds: Rc<Bonds>,
     /// What looks for loops where there is no spanning tree.
     pub loops: Rc<Loops>,
+    /// What samples bridges.
+    pub sflow: Rc<Sflow>,
 }
 
 /// A bridge that is there.
@@ -71,6 +75,8 @@ pub struct BridgeState {
     pub groups: Option<Arc<Groups>>,
     /// What its probes for loops are known by. None: it looks for none.
     pub probe: Option<u64>,
+    /// Takes samples of what enters. None: nobody asks for any.
+    pub sampler: Option<Arc<Sampler>>,
     /// Ports that work, by interface name.
     pub ports: BTreeMap<String, PortState>,
     /// The member of each bond that goes by the number which the MAC table knows: the one that is, or was last, active.
@@ -192,6 +198,7 @@ impl State {
                 watchers,
                 groups: bridge.groups.clone(),
                 probe: bridge.probe,
+                sampler: bridge.sampler.clone(),
                 ..Bridge::new(name, bridge.fdb.clone())
             };
             put(&mut snapshot.bridges, bridge.id.0, Arc::new(seen));
@@ -241,6 +248,7 @@ impl BridgeState {
             mirrors,
             groups: None,
             probe: None,
+            sampler: None,
             ports,
             holders: BTreeMap::new(),
             failed,

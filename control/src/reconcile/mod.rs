@@ -21,6 +21,7 @@ pub mod protection;
 pub(crate) mod publish;
 pub(crate) mod report;
 pub mod rules;
+mod sflow;
 mod tend;
 #[cfg(test)]
 pub mod testing;
@@ -96,6 +97,8 @@ pub struct Reconciler {
     remembered: BTreeMap<Uuid, OfPort>,
     /// Warnings given, so that each is given once.
     warned: BTreeSet<String>,
+    /// What is wrong with sFlow agents, said once.
+    complaints: BTreeSet<String>,
     /// What the datapath was told of it.
     awake: Option<KeepAwake>,
     takeover: Takeover,
@@ -148,6 +151,7 @@ impl Reconciler {
             redirected: Vec::new(),
             remembered: BTreeMap::new(),
             warned: BTreeSet::new(),
+            complaints: BTreeSet::new(),
             awake: None,
             owner: owner.to_owned(),
             identity: identity.to_owned(),
@@ -200,6 +204,8 @@ impl Reconciler {
         let loops = self.loops();
         let run = loops.clone().run(self.datapath.clone(), self.state(), self.identity.clone());
         let looking = tokio::task::spawn_local(run);
+        let sflow = self.state.borrow().sflow.clone();
+        let sampling = tokio::task::spawn_local(sflow.run(self.state()));
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut unseen = None::<Change>;
@@ -249,6 +255,7 @@ impl Reconciler {
         snooping.abort();
         bonding.abort();
         looking.abort();
+        sampling.abort();
         // While the sockets are still there
         ipsec.end();
         let _ = protecting.await;
@@ -285,6 +292,7 @@ impl Reconciler {
         self.dirty |= self.loops().follow(&wanted, &mut self.state.borrow_mut());
         self.dirty |= self.spanning.follow(&self.links, &self.identity);
         self.dirty |= self.snooping().follow(&wanted, &mut self.state.borrow_mut());
+        self.follow_sflow(&wanted).await;
         let in_force = self.settle().await;
         self.openflow.iter_mut().for_each(OpenFlow::follow);
         self.follow_trains(&wanted).await;

@@ -76,10 +76,15 @@ fn unconnected(table: &'static str, row: Uuid, why: &str) -> RowUpdate {
     RowUpdate { table, row, columns }
 }
 
-fn bridge_row(name: &str, wanted: &WantedBridge, actual: Option<&BridgeState>, links: &Links) -> RowUpdate {
+/// Column `datapath_id`.
+pub fn datapath_id(name: &str, wanted: &WantedBridge, actual: Option<&BridgeState>, links: &Links) -> String {
     let local = actual.and_then(|b| b.ports.get(name)).and_then(|p| device(&p.attachment, links));
     let mac = local.map(|l| l.mac).or(wanted.mac).unwrap_or_else(|| mac_for(&[name]));
-    let id = wanted.datapath_id.clone().unwrap_or_else(|| format!("0000{}", mac_text(mac).replace(':', "")));
+    wanted.datapath_id.clone().unwrap_or_else(|| format!("0000{}", mac_text(mac).replace(':', "")))
+}
+
+fn bridge_row(name: &str, wanted: &WantedBridge, actual: Option<&BridgeState>, links: &Links) -> RowUpdate {
+    let id = datapath_id(name, wanted, actual, links);
     let columns = vec![("datapath_id", Datum::optional(Some(id))), ("datapath_version", "<built-in>".into())];
     RowUpdate { table: "Bridge", row: wanted.row, columns }
 }
@@ -196,9 +201,14 @@ fn tunnel(path: Option<&Path>, view: Option<&View>, road: Option<&str>) -> Vec<(
 
 /// The device that a port shows to the operator: for a member, the bridge that it joins.
 pub fn device<'a>(attachment: &Attachment, links: &'a Links) -> Option<&'a Link> {
+    links.by_index(device_index(attachment)?)
+}
+
+/// Its index.
+pub fn device_index(attachment: &Attachment) -> Option<u32> {
     match attachment {
-        Attachment::Direct { ifindex } | Attachment::Tap { ifindex, .. } => links.by_index(*ifindex),
-        Attachment::Member(member) => links.by_index(member.bridge),
+        Attachment::Direct { ifindex } | Attachment::Tap { ifindex, .. } => Some(*ifindex),
+        Attachment::Member(member) => Some(member.bridge),
         Attachment::Tunnel | Attachment::Patch => None,
     }
 }

@@ -13,6 +13,7 @@ use super::rules::{BridgeRules, PortRules};
 use crate::bond::wishes::{self, WantedBond};
 use crate::devices::parse_mac;
 use crate::loops;
+use crate::sflow;
 use crate::snooping::wishes::Wish;
 use crate::spanning::wishes as spanning;
 
@@ -53,6 +54,8 @@ pub struct WantedBridge {
     pub snooping: Option<Wish>,
     /// Its loops shall be found.
     pub loops: Option<loops::Wish>,
+    /// sFlow, if it shall be sampled.
+    pub sflow: Option<sflow::wish::Wish>,
     /// `other_config:hwaddr`.
     pub mac: Option<[u8; 6]>,
     /// `other_config:datapath-id`.
@@ -173,6 +176,7 @@ impl Wanted {
             mirrors: mirrors::read(db, row, &mut self.warnings),
             snooping: Wish::read(db, row),
             loops: loops::Wish::read(db, row),
+            sflow: sflow::wish::Wish::read(db, row, &mut self.warnings),
             mac,
             datapath_id: config("datapath-id").map(str::to_owned),
             controllers: row.refs("controller"),
@@ -391,7 +395,6 @@ impl Wanted {
             (!row.refs("controller").is_empty(), "OpenFlow (controller)"),
             (row.opt_str("fail_mode") == Some("secure"), "OpenFlow (fail_mode=secure)"),
             (!row.refs("netflow").is_empty(), "NetFlow (netflow)"),
-            (!row.refs("sflow").is_empty(), "sFlow (sflow)"),
             (!row.refs("ipfix").is_empty(), "IPFIX (ipfix)"),
             (!row.refs("auto_attach").is_empty(), "auto-attach (auto_attach)"),
             (
