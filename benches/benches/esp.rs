@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use datapath::esp::replay::{DEFAULT_WINDOW, ReplayWindow};
-use datapath::esp::{InboundSa, OutboundSa, Road, SaConfig, SaKey, sealed_len};
+use datapath::esp::{InboundSa, OutboundSa, Road, SaConfig, SaKey, Selector, sealed_len};
 use datapath::offload::{Fit, fit};
 use datapath::snapshot::{PolicyId, PortId};
 use datapath::tunnel::encap::Encap;
@@ -25,6 +25,7 @@ const SIZES: [usize; 5] = [64, 256, 1400, 8900, 65_000];
 fn config() -> SaConfig {
     SaConfig {
         spi: 0x1234_5678,
+        selector: Selector::Gre,
         local: HERE,
         remote: HERE,
         esn: true,

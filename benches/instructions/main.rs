@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use datapath::esp::replay::{DEFAULT_WINDOW, ReplayWindow};
-use datapath::esp::{InboundSa, OutboundSa, Road, SaConfig, SaKey, sealed_len};
+use datapath::esp::{InboundSa, OutboundSa, Road, SaConfig, SaKey, Selector, sealed_len};
 use datapath::fdb::Fdb;
 use datapath::offload::{Coalescer, Fit, fit};
 use datapath::port::esp_device::{Batch, Hop, Ways};
@@ -137,6 +137,7 @@ fn table() -> (Fdb, Vec<[u8; 6]>) {
 fn sa_config() -> SaConfig {
     SaConfig {
         spi: 0x1234_5678,
+        selector: Selector::Gre,
         local: HERE,
         remote: THERE,
         esn: true,

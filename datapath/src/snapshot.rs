@@ -28,7 +28,7 @@ pub struct PortId(pub u16);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BridgeId(pub u16);
 
-/// Index of a protected host pair in [`Snapshot::policies`].
+/// Index of what is protected between two hosts in [`Snapshot::policies`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PolicyId(pub u16);
 
@@ -59,7 +59,7 @@ pub struct Snapshot {
     pub inbound: InboundSas,
 }
 
-/// What IPsec protects: GRE between two hosts.
+/// What IPsec protects: one kind of tunnels between two hosts, GRE or VXLAN or Geneve to one port.
 #[derive(Debug)]
 pub struct Policy {
     /// The name of a tunnel of it, for logs.
@@ -299,7 +299,7 @@ impl Snapshot {
         };
         match self.policy(id).map(|p| (p.outbound.as_deref(), p.may_send_plain)) {
             Some((Some(sa), _)) => Ok(Way::Protected(sa)),
-            Some((None, true)) => Ok(Way::Plain),
+            Some((None, true)) => Ok(tunnel.config.in_udp.map_or(Way::Plain, Way::InUdp)),
             Some((None, false)) | None => Err(DropReason::EspNoOutbound),
         }
     }

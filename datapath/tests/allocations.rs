@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use datapath::counters::{DropReason, PortStats};
 use datapath::esp::replay::DEFAULT_WINDOW;
-use datapath::esp::{InboundSa, OutboundSa, Road, SaConfig, SaKey};
+use datapath::esp::{InboundSa, OutboundSa, Road, SaConfig, SaKey, Selector};
 use datapath::fdb::Fdb;
 use datapath::handle::Datapath;
 use datapath::port::esp_device::{Attached, Hop, Hops, Inlet, Lane};
@@ -253,6 +253,7 @@ fn config(case: Case, [local, remote]: [IpAddr; 2], from: IpAddr) -> SaConfig {
         _ => Road::Esp,
     };
     SaConfig {
+        selector: Selector::Gre,
         spi: 0x1000 + u32::from(last),
         local,
         remote,

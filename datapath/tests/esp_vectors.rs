@@ -11,7 +11,7 @@ use datapath::esp::key::Aad;
 use datapath::esp::open::{decrypt, spi, unpad};
 use datapath::esp::replay::DEFAULT_WINDOW;
 use datapath::esp::seal::seal;
-use datapath::esp::{InboundSa, Road, SaConfig, SaKey};
+use datapath::esp::{InboundSa, Road, SaConfig, SaKey, Selector};
 use datapath::port::{RxPacket, RxRoad};
 use datapath::slab::{Piece, Slab};
 use datapath::snapshot::{BridgeId, Policy, PolicyId, Port, PortId, PortKind, Snapshot};
@@ -82,7 +82,16 @@ impl Receiver {
             _ => Road::Esp,
         };
         let (hard_packets, hard_bytes) = (u64::MAX, u64::MAX);
-        let config = SaConfig { spi, local: dst, remote: src, esn, road, hard_packets, hard_bytes };
+        let config = SaConfig {
+            spi,
+            selector: Selector::Gre,
+            local: dst,
+            remote: src,
+            esn,
+            road,
+            hard_packets,
+            hard_bytes,
+        };
         let sa = Arc::new(InboundSa::new(config, key(), PolicyId(0), DEFAULT_WINDOW));
         let policy =
             Policy { name: "gre0".into(), local: None, remote: src, outbound: None, may_send_plain: false };

@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicU16;
 
 use datapath::counters::DropReason;
 use datapath::esp::replay::DEFAULT_WINDOW;
-use datapath::esp::{InboundSa, OutboundSa, Road, SaConfig, SaKey};
+use datapath::esp::{InboundSa, OutboundSa, Road, SaConfig, SaKey, Selector};
 use datapath::fdb::Fdb;
 use datapath::handle::Datapath;
 use datapath::port::{LocalPort, RxRoad, Underlay};
@@ -103,6 +103,7 @@ impl Side {
     /// What SA `generation` of that direction is made of.
     fn config(&self, spi: u32, generation: u32) -> (SaConfig, SaKey) {
         let config = SaConfig {
+            selector: Selector::Gre,
             spi: spi + generation,
             local: self.local,
             remote: self.remote,

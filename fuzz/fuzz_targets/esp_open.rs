@@ -14,7 +14,7 @@ use datapath::counters::DropReason;
 use datapath::esp::key::Aad;
 use datapath::esp::open::unpad;
 use datapath::esp::seal::seal;
-use datapath::esp::{ICV, InboundSa, PAYLOAD, Road, SaConfig, SaKey, sealed_len};
+use datapath::esp::{ICV, InboundSa, PAYLOAD, Road, SaConfig, SaKey, Selector, sealed_len};
 use datapath::port::{RxPacket, RxRoad};
 use datapath::slab::{Piece, Slab};
 use datapath::snapshot::{BridgeId, Policy, PolicyId, Port, PortId, PortKind, Snapshot};
@@ -45,6 +45,7 @@ fn key() -> SaKey {
 
 fn host(esn: bool, window: u32) -> (Snapshot, Arc<InboundSa>) {
     let config = SaConfig {
+        selector: Selector::Gre,
         spi: SPI,
         local: HERE,
         remote: THERE,

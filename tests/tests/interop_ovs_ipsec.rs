@@ -102,6 +102,50 @@ fn configured_by_the_same_line() {
     reaches(&a, theirs);
 }
 
+/// The same line with another type: two connections there, `gre0-in` and `gre0-out`, and the child SAs of both.
+#[test]
+fn vxlan_and_geneve_by_the_same_line() {
+    let mut a = Host::new("hA", 11);
+    a.start();
+    a.overlay();
+    let guest = Guest::boot(&a);
+    guest.sh("modprobe -qa vxlan geneve vport-vxlan vport-geneve || true");
+    let ovs = OvsIpsec::start(&guest, &format!("{FAR}/16"));
+    let scene = Scene { host: &a, guest: &guest };
+    let [ours, theirs] = UNDERLAY;
+    for (kind, words, udp, they_begin) in [
+        ("vxlan", "", false, false),
+        ("geneve", "options:key=7", false, true),
+        ("vxlan", "options:ipsec_encapsulation=yes", true, true),
+    ] {
+        println!("type={kind} {words} they begin {they_begin}");
+        let line = |remote: &str| {
+            format!(
+                "add-port br0 gre0 -- set interface gre0 type={kind} options:remote_ip={remote} options:psk={PSK} {words}"
+            )
+        };
+        a.only_answers(they_begin);
+        ovs.vsctl(&line(ours));
+        ovs.routed();
+        let capture = scene.capture("");
+        a.vsctl(&line(theirs));
+        if they_begin {
+            ovs.initiate();
+        }
+        scene.up(&ovs);
+        a.only_answers(false);
+        scene.exchange(udp);
+        if !udp {
+            for s in scene.rekeys(&ovs) {
+                assert_eq!((s.duplicates, s.corrupt), (0, 0), "{s:?}");
+                assert!(s.received > 3000, "{s:?}");
+            }
+        }
+        capture.stop().assert_protected();
+        gone(&a, &ovs);
+    }
+}
+
 /// Both sides take their port away.
 #[track_caller]
 fn gone(a: &Host, ovs: &OvsIpsec) {

@@ -94,30 +94,32 @@ impl Ipsec {
         let mut peers = self.peers.borrow_mut();
         // Of a pair that is gone: so are its SAs
         let Some(pair) = peers.pair_of(peer) else { return false };
-        let policy = pair.policy;
         let sas = &mut self.state.borrow_mut().sas;
         match event {
             Event::Install(child) => {
-                if let Err(why) = sas.install(policy, child) {
+                let policy = pair.policy(child.selector);
+                if let Some(Err(why)) = policy.map(|policy| sas.install(policy, child)) {
                     tracing::error!("{}: a new SA is of no use: {why}", pair.wanted.name());
                 }
                 return true;
             }
             Event::UseOutbound(id) => {
-                sas.use_outbound(policy, id);
+                sas.use_outbound(id);
                 return true;
             }
             Event::Remove(id) => {
-                sas.forget(policy, id);
+                sas.forget(id);
                 return true;
             }
-            Event::Moved(id, ports) => sas.moved(policy, id, ports),
-            Event::Up(_) => {
-                tracing::info!("{}: protected", pair.wanted.name());
-                pair.clear_trouble();
+            Event::Moved(id, ports) => sas.moved(id, ports),
+            Event::Up(selector) => {
+                tracing::info!("{}: {selector} protected", pair.wanted.name());
+                pair.set_up(selector);
             }
-            Event::Down(_, why) => {
-                tracing::warn!("{}: not protected any more, nothing passes: {why}", pair.wanted.name());
+            Event::Down(selector, why) => {
+                let name = pair.wanted.name();
+                tracing::warn!("{name}: {selector} not protected any more, nothing of it passes: {why}");
+                pair.up.remove(&selector);
                 pair.set_down(why, Instant::now());
             }
             Event::Trouble(why) => {

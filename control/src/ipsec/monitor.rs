@@ -6,11 +6,12 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use ikev2::auth::Trust;
-use ikev2::{ChildStatus, IkeState, IkeStatus, PeerStatus};
+use ikev2::{ChildStatus, IkeState, IkeStatus, PeerStatus, Selector};
 use ovsdb::{Database, Row};
 
 use super::Ipsec;
 use super::credentials::Loaded;
+use super::pairs::selectors;
 use crate::reconcile::protection::{self, HostSettings};
 use crate::reconcile::wanted::{Wanted, WantedTunnel, What};
 use crate::secret::{MASK, SecretText};
@@ -49,7 +50,7 @@ impl Monitor {
 fn conf(row: &Row, wanted: &Wanted) -> Option<Conf> {
     let kind = row.str("type");
     let asks = || row.map("options").any(|(option, value)| protection::asks(option, value));
-    if kind != "ipsec_gre" && !(matches!(kind, "gre" | "ip6gre") && asks()) {
+    if kind != "ipsec_gre" && !(matches!(kind, "gre" | "ip6gre" | "vxlan" | "geneve") && asks()) {
         return None;
     }
     let name = row.str("name");
@@ -83,7 +84,9 @@ impl Ipsec {
             let pair = peers.pair_with(name).map(|(_, pair)| pair);
             let peer = pair.and_then(|pair| status.iter().find(|s| s.peer == pair.peer));
             out += &conf.show(name, *version, pair.map(|pair| &pair.loaded), row);
-            out += &connections(name, *version, peer);
+            let kind = pair.and_then(|pair| pair.wanted.tunnels.iter().find(|(tunnel, _)| tunnel == name));
+            let needs = kind.map(|(_, kind)| selectors(*kind)).unwrap_or_default();
+            out += &connections(name, *version, &needs, peer);
             out.push('\n');
         }
         if out.is_empty() { "No tunnels configured with IPsec".into() } else { out }
@@ -132,30 +135,56 @@ impl Conf {
     }
 }
 
-/// What the kernel's IPsec and the IKE daemon would say.
-fn connections(name: &str, version: u32, peer: Option<&PeerStatus>) -> String {
+/// What the kernel's IPsec and the IKE daemon would say of what a tunnel needs.
+fn connections(name: &str, version: u32, needs: &[Selector], peer: Option<&PeerStatus>) -> String {
     let mut out = "Kernel policies installed:\n".to_owned();
-    let bits = |ip: IpAddr| if ip.is_ipv4() { 32 } else { 128 };
-    let selector =
-        |from: IpAddr, to: IpAddr| format!("src {from}/{} dst {to}/{} proto gre", bits(from), bits(to));
     if let Some((local, remote)) = peer.and_then(|p| Some((p.local?, p.remote))) {
-        let _ = writeln!(out, "  {}", selector(local, remote));
+        for selector in needs {
+            let _ = writeln!(out, "  {}", policy(local, remote, *selector));
+        }
     }
     out += "Kernel security associations installed:\n";
-    let children = || peer.iter().flat_map(|p| &p.children);
+    let children = || peer.iter().flat_map(|p| &p.children).filter(|child| needs.contains(&child.selector));
     for child in children() {
-        let (local, remote) = (child.local, child.remote);
-        let _ = writeln!(out, "  sel {}\n  sel {}", selector(local, remote), selector(remote, local));
+        let (local, remote, selector) = (child.local, child.remote, child.selector);
+        let (there, back) = (policy(local, remote, selector), policy(remote, local, from_behind(selector)));
+        let _ = writeln!(out, "  sel {there}\n  sel {back}");
     }
     out += "IPsec connections that are active:\n";
+    let connection = |selector: Selector| match selector {
+        Selector::Gre => format!("{name}-{version}"),
+        Selector::UdpIn(_) => format!("{name}-in-{version}"),
+        Selector::UdpOut(_) => format!("{name}-out-{version}"),
+    };
+    let first = needs.first().map(|selector| connection(*selector)).unwrap_or_default();
     let established = peer.iter().flat_map(|p| &p.ike).filter(|ike| ike.state == IkeState::Established);
     for (n, ike) in established.enumerate() {
-        let _ = writeln!(out, "  {name}-{version}[{}]: {}", n + 1, established_text(ike));
+        let _ = writeln!(out, "  {first}[{}]: {}", n + 1, established_text(ike));
     }
     for (n, child) in children().enumerate() {
-        let _ = writeln!(out, "  {name}-{version}{{{}}}:   {}", n + 1, child_text(child));
+        let _ = writeln!(out, "  {}{{{}}}:   {}", connection(child.selector), n + 1, child_text(child));
     }
     out
+}
+
+/// As `ip xfrm policy` writes what goes from one address to the other.
+fn policy(from: IpAddr, to: IpAddr, selector: Selector) -> String {
+    let bits = |ip: IpAddr| if ip.is_ipv4() { 32 } else { 128 };
+    let protocol = match selector {
+        Selector::Gre => "gre".to_owned(),
+        Selector::UdpOut(port) => format!("udp dport {port}"),
+        Selector::UdpIn(port) => format!("udp sport {port}"),
+    };
+    format!("src {from}/{} dst {to}/{} proto {protocol}", bits(from), bits(to))
+}
+
+/// What comes back, as the other host sees it.
+fn from_behind(selector: Selector) -> Selector {
+    match selector {
+        Selector::Gre => Selector::Gre,
+        Selector::UdpOut(port) => Selector::UdpIn(port),
+        Selector::UdpIn(port) => Selector::UdpOut(port),
+    }
 }
 
 fn established_text(ike: &IkeStatus) -> String {
@@ -169,6 +198,7 @@ fn established_text(ike: &IkeStatus) -> String {
 
 fn child_text(child: &ChildStatus) -> String {
     let bits = |ip: IpAddr| if ip.is_ipv4() { 32 } else { 128 };
-    let end = |ip: IpAddr| format!("{ip}/{}[gre]", bits(ip));
-    format!("{} === {}", end(child.local), end(child.remote))
+    let end = |ip: IpAddr, words: String| format!("{ip}/{}[{words}]", bits(ip));
+    let selector = child.selector;
+    format!("{} === {}", end(child.local, selector.at_local()), end(child.remote, selector.at_remote()))
 }

@@ -9,7 +9,7 @@ use ikev2::proposal::{EspOffer, IkeOffer};
 use ikev2::{Encapsulation, Endpoint, Lifetimes, Limits, PeerConfig, PeerId, Selector};
 
 use super::credentials::{Credentials, Loaded, Stamps};
-use super::pairs::{PairKey, WantedPair};
+use super::pairs::{Kind, PairKey, WantedPair, selectors};
 use super::sas::Sas;
 use crate::reconcile::actual::Ids;
 use crate::reconcile::protection::{self, Protection};
@@ -37,10 +37,12 @@ pub struct Peers {
 /// A host pair that is configured.
 #[derive(Debug)]
 pub struct Pair {
-    /// Its number in the datapath.
-    pub policy: PolicyId,
+    /// The numbers of its kinds of tunnels in the datapath.
+    pub policies: BTreeMap<Kind, PolicyId>,
     /// Its number in the engine.
     pub peer: PeerId,
+    /// What there are SAs for.
+    pub up: BTreeSet<Selector>,
     /// Who is protected, and how.
     pub wanted: WantedPair,
     /// What both ends prove themselves with.
@@ -56,6 +58,25 @@ pub struct Pair {
 }
 
 impl Pair {
+    /// The number in the datapath of what a child SA is for.
+    pub fn policy(&self, selector: Selector) -> Option<PolicyId> {
+        let of = |(kind, _): &(&Kind, &PolicyId)| selectors(**kind).contains(&selector);
+        self.policies.iter().find(of).map(|(_, policy)| *policy)
+    }
+
+    /// All that there have to be child SAs for.
+    fn protects(&self) -> Vec<Selector> {
+        self.wanted.kinds().into_iter().flat_map(selectors).collect()
+    }
+
+    /// There is an SA for this. Once there are all, nothing is wrong any more.
+    pub fn set_up(&mut self, selector: Selector) {
+        self.up.insert(selector);
+        if self.protects().iter().all(|selector| self.up.contains(selector)) {
+            self.clear_trouble();
+        }
+    }
+
     /// Why there is no SA.
     pub fn trouble(&self) -> Option<&str> {
         self.trouble.as_ref().map(|(why, _)| why.as_str())
@@ -130,21 +151,42 @@ impl Peers {
                 },
                 None => self.establish(key, wanted),
             };
-            let told: Result<PolicyId, String> = read.map(|pair| {
-                let policy = pair.policy;
-                changed |= sas.set(policy, pair.wanted.name(), key, pair.wanted.protection.plaintext);
+            let told: Result<BTreeMap<Kind, PolicyId>, String> = read.map(|mut pair| {
+                changed |= self.allot(&mut pair, key, sas);
+                let policies = pair.policies.clone();
                 self.engine.configure(now, pair.peer, config(key, &pair));
                 self.pairs.insert(key, pair);
-                policy
+                policies
             });
-            plan.extend(tunnels.into_iter().map(|tunnel| {
-                let told = told.clone().map_err(|why| format!("{tunnel}: {why}"));
+            plan.extend(tunnels.into_iter().map(|(tunnel, kind)| {
+                let of_kind = |policies: &BTreeMap<_, _>| policies.get(&kind).copied();
+                let told = told.as_ref().map_err(String::as_str);
+                let told = told.and_then(|policies| of_kind(policies).ok_or("too many hosts to protect"));
+                let told = told.map_err(|why| format!("{tunnel}: {why}"));
                 (tunnel, told)
             }));
         }
         changed |= !before.is_empty();
         before.into_values().for_each(|pair| self.dismiss(&pair, sas, now));
         (plan, changed)
+    }
+
+    /// Sees to it that each kind of a pair's tunnels has its policy, in `sas`, as long as numbers last. True: they have changed.
+    fn allot(&mut self, pair: &mut Pair, key: PairKey, sas: &mut Sas) -> bool {
+        let kinds = pair.wanted.kinds();
+        let gone: Vec<_> = pair.policies.extract_if(.., |kind, _| !kinds.contains(kind)).collect();
+        let mut changed = !gone.is_empty();
+        for (_, policy) in gone {
+            sas.remove(policy);
+            self.retired.push(policy);
+        }
+        for kind in kinds {
+            let standing = pair.policies.get(&kind).copied();
+            let Some(policy) = standing.or_else(|| self.policies.take().map(PolicyId)) else { continue };
+            pair.policies.insert(kind, policy);
+            changed |= sas.set(policy, pair.wanted.name(), key, kind, pair.wanted.protection.plaintext);
+        }
+        changed
     }
 
     /// Policies of pairs that are gone are free again once no tunnel refers to them: a tunnel that has outlived its pair, for
@@ -162,7 +204,7 @@ impl Peers {
 
     /// The pair that a tunnel belongs to.
     pub fn pair_with(&self, tunnel: &str) -> Option<(&PairKey, &Pair)> {
-        self.pairs.iter().find(|(_, pair)| pair.wanted.tunnels.iter().any(|t| t == tunnel))
+        self.pairs.iter().find(|(_, pair)| pair.wanted.names().any(|t| t == tunnel))
     }
 
     /// Whether there are peers over IPv4, and over IPv6.
@@ -174,11 +216,11 @@ impl Peers {
     fn establish(&mut self, key: PairKey, wanted: WantedPair) -> Result<Pair, String> {
         let stamps = self.credentials.stamps(&wanted.protection.auth);
         let loaded = self.credentials.load(&wanted.protection)?;
-        let policy = self.policies.take().map(PolicyId).ok_or("too many hosts to protect")?;
+        let (policies, up) = (BTreeMap::new(), BTreeSet::new());
         self.last_peer += 1;
         let peer = PeerId(self.last_peer);
         self.by_peer.insert(peer, key);
-        Ok(Pair { policy, peer, wanted, loaded, stamps, unreadable: None, trouble: None, unsaid: None })
+        Ok(Pair { policies, peer, up, wanted, loaded, stamps, unreadable: None, trouble: None, unsaid: None })
     }
 
     /// Follows what changed in the rows or in the files that they name. Files that have changed and cannot be used do not
@@ -205,10 +247,10 @@ impl Peers {
     }
 
     fn dismiss(&mut self, pair: &Pair, sas: &mut Sas, now: Instant) {
-        sas.remove(pair.policy);
+        pair.policies.values().for_each(|policy| sas.remove(*policy));
         self.by_peer.remove(&pair.peer);
         self.engine.remove(now, pair.peer);
-        self.retired.push(pair.policy);
+        self.retired.extend(pair.policies.values());
     }
 }
 
@@ -226,7 +268,7 @@ fn config(key: PairKey, pair: &Pair) -> PeerConfig {
         trust: pair.loaded.trust.clone(),
         ike: IkeOffer::default(),
         esp: EspOffer::default(),
-        protects: vec![Selector::Gre],
+        protects: pair.protects(),
         encapsulation: match encapsulation {
             protection::Encapsulation::Auto => Encapsulation::Auto,
             protection::Encapsulation::Esp => Encapsulation::Esp,
@@ -263,7 +305,7 @@ mod tests {
             local_id: None,
             remote_id: None,
         };
-        WantedPair { protection, tunnels: tunnels.iter().map(|t| (*t).to_owned()).collect() }
+        WantedPair { protection, tunnels: tunnels.iter().map(|t| ((*t).to_owned(), None)).collect() }
     }
 
     fn psk(text: &str) -> Auth {

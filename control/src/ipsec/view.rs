@@ -5,11 +5,11 @@ use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use ikev2::auth::{Credential, Trust};
-use ikev2::{ChildState, ChildStatus, IkeState, IkeStatus, PeerState, PeerStatus};
+use ikev2::{ChildState, ChildStatus, IkeState, IkeStatus, PeerState, PeerStatus, Selector};
 
 use super::Ipsec;
 use super::credentials::Loaded;
-use super::pairs::PairKey;
+use super::pairs::{Kind, PairKey, selectors};
 use super::peers::Pair;
 use super::sas::Sas;
 
@@ -28,7 +28,9 @@ impl Ipsec {
     /// Every protected tunnel, by name.
     pub fn views(&self) -> BTreeMap<String, View> {
         self.visit(|key, pair, peer, blocked| {
-            let view = |tunnel: &String| (tunnel.clone(), view(tunnel, key, pair, peer, blocked));
+            let view = |(tunnel, kind): &(String, Kind)| {
+                (tunnel.clone(), view(tunnel, *kind, key, pair, peer, blocked))
+            };
             pair.wanted.tunnels.iter().map(view).collect::<Vec<_>>()
         })
         .into_iter()
@@ -38,7 +40,7 @@ impl Ipsec {
 
     /// `ipsec/status [name]`: everything about the host pairs of all tunnels, or of one. Err: there is no such tunnel.
     pub fn status(&self, tunnel: Option<&str>) -> Result<String, String> {
-        let shown = |pair: &Pair| tunnel.is_none_or(|name| pair.wanted.tunnels.iter().any(|t| t == name));
+        let shown = |pair: &Pair| tunnel.is_none_or(|name| pair.wanted.names().any(|t| t == name));
         let state = self.state.borrow();
         let texts = self.visit(|key, pair, peer, blocked| {
             shown(pair).then(|| pair_text(key, pair, peer, blocked, &state.sas))
@@ -67,9 +69,9 @@ impl Ipsec {
 }
 
 /// What is wrong, the plainest cause first. Nothing is while there is an SA, but for files that cannot be read.
-fn trouble(key: &PairKey, pair: &Pair, peer: Option<&PeerStatus>, blocked: Option<&str>) -> Option<String> {
+fn trouble(key: &PairKey, pair: &Pair, up: bool, blocked: Option<&str>) -> Option<String> {
     let unreadable = pair.unreadable.as_deref();
-    if peer.is_some_and(|p| p.state == PeerState::Up) {
+    if up {
         return unreadable.map(str::to_owned);
     }
     let no_route = || key.local.is_none().then(|| format!("there is no route to {}", key.remote));
@@ -77,21 +79,37 @@ fn trouble(key: &PairKey, pair: &Pair, peer: Option<&PeerStatus>, blocked: Optio
     known.or_else(no_route).or_else(|| pair.trouble().map(str::to_owned))
 }
 
-fn view(tunnel: &str, key: &PairKey, pair: &Pair, peer: Option<&PeerStatus>, blocked: Option<&str>) -> View {
-    let state = peer.map_or(PeerState::Down, |p| p.state);
-    let up = state == PeerState::Up;
+fn view(
+    tunnel: &str,
+    kind: Kind,
+    key: &PairKey,
+    pair: &Pair,
+    peer: Option<&PeerStatus>,
+    blocked: Option<&str>,
+) -> View {
+    let needs = selectors(kind);
+    let current = |selector: &Selector| {
+        peer.and_then(|p| p.children.iter().find(|child| child.outbound && child.selector == *selector))
+    };
+    let up = needs.iter().all(|selector| current(selector).is_some());
+    let state = match peer.map_or(PeerState::Down, |p| p.state) {
+        _ if up => PeerState::Up,
+        // Something else between the two hosts is
+        PeerState::Up | PeerState::Connecting => PeerState::Connecting,
+        PeerState::Down => PeerState::Down,
+    };
     let mut status = vec![("ipsec", state_word(state).to_owned())];
     if let Some(peer) = peer {
         if let Some(ike) = peer.ike.iter().rev().find(|ike| ike.state == IkeState::Established) {
             status.extend(ike.suite.map(|suite| ("ipsec_ike", suite.to_string())));
             status.extend(ike.remote_id.as_ref().map(|id| ("ipsec_peer", id.to_string())));
         }
-        if let Some(child) = peer.children.iter().rev().find(|child| child.outbound) {
+        if let Some(child) = needs.first().and_then(current) {
             status.push(("ipsec_esp", child.suite.to_string()));
             status.push(("ipsec_encapsulation", if child.udp.is_some() { "udp" } else { "esp" }.to_owned()));
         }
     }
-    let error = trouble(key, pair, peer, blocked).map(|why| format!("{tunnel}: {why}"));
+    let error = trouble(key, pair, up, blocked).map(|why| format!("{tunnel}: {why}"));
     View { up, status, error }
 }
 
@@ -112,7 +130,8 @@ fn pair_text(
     if pair.wanted.protection.plaintext {
         line("Plaintext", "accepted; sent while there is no SA");
     }
-    let last = trouble(key, pair, peer, blocked).or_else(|| peer?.last_error.clone());
+    let up = peer.is_some_and(|p| p.state == PeerState::Up);
+    let last = trouble(key, pair, up, blocked).or_else(|| peer?.last_error.clone());
     line("Last error", last.as_deref().unwrap_or("none"));
     if let Some(retry) = peer.and_then(|p| p.retry_in) {
         line("Next attempt", &format!("in {}", time(retry)));
@@ -123,7 +142,7 @@ fn pair_text(
     for child in peer.iter().flat_map(|p| &p.children) {
         out += &child_text(child, sas);
     }
-    format!("Tunnel {}\n{out}", pair.wanted.tunnels.join(", "))
+    format!("Tunnel {}\n{out}", pair.wanted.names().collect::<Vec<_>>().join(", "))
 }
 
 fn authentication(loaded: &Loaded) -> String {
@@ -192,8 +211,12 @@ fn child_text(child: &ChildStatus, sas: &Sas) -> String {
     );
     let _ = writeln!(
         out,
-        "    Algorithms:   {}, transport mode, {road}\n    Selectors:    {}[gre] - {}[gre]",
-        child.suite, child.local, child.remote
+        "    Algorithms:   {}, transport mode, {road}\n    Selectors:    {}[{}] - {}[{}]",
+        child.suite,
+        child.local,
+        child.selector.at_local(),
+        child.remote,
+        child.selector.at_remote()
     );
     let installed = sas.children().map(|(_, installed)| installed).find(|i| i.child.id == child.id);
     // The engine's figures are a second old, the datapath's are of now

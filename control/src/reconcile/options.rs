@@ -76,9 +76,7 @@ pub fn tunnel<'a>(
             "packet_type" if value == "legacy_l2" => {}
             "packet_type" => return Err(bad(option, value, "is not supported; only 'legacy_l2' is")),
             // with IPsec it is how ESP travels: `Wanted` knows
-            "encapsulation" if gre => {
-                in_udp = (value == "udp").then_some(InUdp::Gre);
-            }
+            "encapsulation" if gre => in_udp = (value == "udp").then_some(InUdp::Gre),
             "dst_port" if !gre => {
                 let port = number(value).and_then(|n| u16::try_from(n).ok()).filter(|port| *port != 0);
                 let port = port.ok_or_else(|| bad(option, value, "is not a number from 1 to 65535"))?;

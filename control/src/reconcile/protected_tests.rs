@@ -54,7 +54,10 @@ fn published(reconciler: &Reconciler) -> Vec<(String, Option<(IpAddr, bool)>)> {
 #[test]
 fn a_tunnel_that_asks_is_protected_from_its_first_snapshot_on() {
     let far: IpAddr = FAR.parse().unwrap();
-    for kind in ["gre", "ipsec_gre"] {
+    let vxlan = RxRoad::InUdp(InUdp::Vxlan(4789));
+    for (kind, plain, clear) in
+        [("gre", "gre", RxRoad::Gre), ("ipsec_gre", "gre", RxRoad::Gre), ("vxlan", "vxlan", vxlan)]
+    {
         in_namespace(async move {
             host();
             let db = database();
@@ -67,7 +70,7 @@ fn a_tunnel_that_asks_is_protected_from_its_first_snapshot_on() {
             let sockets = |reconciler: &Reconciler| {
                 reconciler.state().borrow().underlays.iter().map(|u| u.road()).collect::<Vec<_>>()
             };
-            assert_eq!(sockets(&reconciler), [RxRoad::Gre, RxRoad::Esp, RxRoad::Udp]);
+            assert_eq!(sockets(&reconciler), [clear, RxRoad::Esp, RxRoad::Udp]);
 
             // half of a row that is being changed
             set_interface(&db, "gre0", gre(kind, &[("psk", "")]));
@@ -78,7 +81,7 @@ fn a_tunnel_that_asks_is_protected_from_its_first_snapshot_on() {
             assert_eq!(published(&reconciler), []);
 
             // no more IPsec: only the row can say so
-            set_interface(&db, "gre0", gre("gre", &[]));
+            set_interface(&db, "gre0", gre(plain, &[]));
             reconciler.run_once(&db).await;
             assert_eq!(seen(&db, "gre0"), (Some(1), String::new(), "up".into(), None));
             assert_eq!(published(&reconciler), [("gre0".into(), None)]);
@@ -140,11 +143,18 @@ fn tunnels_between_two_hosts_share_a_policy_or_are_refused() {
             add_port(&db, "br0", name, gre("gre", &[("key", key), ("psk", psk)]), json!({}));
         }
         add_port(&db, "br0", "gre3", gre("gre", &[("key", "4")]), json!({}));
+        for (name, kind) in [("vx0", "vxlan"), ("zn0", "geneve")] {
+            add_port(&db, "br0", name, gre(kind, &[("psk", "x")]), json!({}));
+        }
         reconciler.run_once(&db).await;
         assert_eq!(error(&db, "gre0") + &error(&db, "gre1") + &error(&db, "gre3"), "");
         assert!(error(&db, "gre2").starts_with("gre2: its IPsec options differ from those of gre0"));
         let policy = |name: &str| reconciler.tunnel_of("br0", name).unwrap().policy;
         assert_eq!((policy("gre0"), policy("gre3")), (policy("gre1"), None));
+
+        let kinds = [policy("gre0"), policy("vx0"), policy("zn0")];
+        let distinct: std::collections::BTreeSet<_> = kinds.iter().flatten().collect();
+        assert_eq!(distinct.len(), 3, "each kind has SAs of its own");
 
         // the address that we leave by is another: another pair
         let before = policy("gre0");

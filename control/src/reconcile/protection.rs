@@ -206,6 +206,11 @@ pub fn asks(option: &str, value: &str) -> bool {
         || (option == "plaintext" && !value.eq_ignore_ascii_case("allow"))
 }
 
+/// Whether a tunnel of type `kind` asks for IPsec.
+pub fn is_asked(kind: &str, options: &BTreeMap<&str, &str>) -> bool {
+    kind == "ipsec_gre" || options.iter().any(|(option, value)| asks(option, value))
+}
+
 /// What tunnel `name` of type `kind` asks of IPsec. None: nothing. Err: what is wrong, `: …`, as it follows the tunnel's
 /// name. Warnings begin with the tunnel's name.
 pub fn read(
@@ -215,8 +220,7 @@ pub fn read(
     host: &HostSettings,
     warnings: &mut Vec<String>,
 ) -> Option<Result<Protection, String>> {
-    let asked = kind == "ipsec_gre" || options.iter().any(|(option, value)| asks(option, value));
-    asked.then(|| {
+    is_asked(kind, options).then(|| {
         let mut settings = Settings::default();
         for (option, value) in options {
             settings.take(name, option, value, warnings)?;

@@ -50,6 +50,7 @@ impl Reconciler {
             let local = source(config, path.as_ref()).or_else(|| before.and_then(|t| t.source));
             asks.push(Ask {
                 tunnel: name.to_owned(),
+                kind: config.in_udp,
                 key: PairKey { local, remote: config.remote },
                 protection: (**protection).clone(),
                 stands: standing.is_some(),
@@ -139,8 +140,8 @@ impl Reconciler {
         found
     }
 
-    /// Opens the sockets that a tunnel rides on, as far as they are not open. A protected one has all of them: that for GRE so
-    /// that what comes in the clear is counted, and not answered by the kernel.
+    /// Opens the sockets that a tunnel rides on, as far as they are not open. A protected one has all of them: that for GRE, or
+    /// for what it is in, so that what comes in the clear is counted, and not answered by the kernel.
     pub(super) fn open_underlays(
         &mut self,
         config: &TunnelConfig,
@@ -190,10 +191,11 @@ impl Reconciler {
         let before = state.underlays.len();
         state.underlays.retain(|underlay| {
             let v6 = underlay.is_ipv6();
-            let protected = tunnels.contains(&(v6, true, None));
+            let protected = tunnels.iter().any(|(family, protected, _)| (*family, *protected) == (v6, true));
+            let any = |kind| [false, true].iter().any(|protected| tunnels.contains(&(v6, *protected, kind)));
             match underlay.road() {
-                RxRoad::Gre => protected || tunnels.contains(&(v6, false, None)),
-                RxRoad::InUdp(kind) => tunnels.contains(&(v6, false, Some(kind))),
+                RxRoad::Gre => any(None),
+                RxRoad::InUdp(kind) => any(Some(kind)),
                 RxRoad::Esp => protected,
                 RxRoad::Udp => protected || if v6 { farewell6 } else { farewell4 },
             }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use datapath::port::InUdp;
 use datapath::tunnel::TunnelConfig;
 use ovsdb::{Database, Row, Uuid};
 
@@ -323,16 +322,11 @@ impl Wanted {
 
     fn tunnel(&mut self, name: &str, kind: &str, row: &Row) -> Result<WantedTunnel, String> {
         let options = row.map("options").collect();
-        let mut config = options::tunnel(name, kind, row.map("options"), &mut self.warnings)?;
+        // Beside IPsec options it is how ESP travels
+        let asked = protection::is_asked(kind, &options);
+        let own = row.map("options").filter(|(option, _)| !(asked && *option == "encapsulation"));
+        let config = options::tunnel(name, kind, own, &mut self.warnings)?;
         let protection = protection::read(name, kind, &options, &self.host, &mut self.warnings);
-        if protection.is_some() && matches!(config.in_udp, Some(InUdp::Vxlan(_) | InUdp::Geneve(_))) {
-            return Err(format!(
-                "{name}: IPsec is for gre tunnels alone in this version: type=gre takes the same options"
-            ));
-        }
-        if protection.is_some() {
-            config.in_udp = None;
-        }
         let protection = protection.map(|read| read.map(Box::new).map_err(|why| format!("{name}{why}")));
         Ok(WantedTunnel { config, protection })
     }
@@ -515,17 +509,11 @@ mod tests {
                 json!({}),
                 Ok(What::Tunnel(WantedTunnel {
                     config: TunnelConfig {
-                        in_udp: Some(InUdp::Vxlan(4789)),
+                        in_udp: Some(datapath::port::InUdp::Vxlan(4789)),
                         ..TunnelConfig::to("192.0.2.1".parse().unwrap())
                     },
                     protection: None,
                 })),
-            ),
-            (
-                json!({"type": "geneve", "options": map(&[("remote_ip", "192.0.2.1"), ("psk", "x")])}),
-                json!({}),
-                Err("p0: IPsec is for gre tunnels alone in this version: type=gre takes the same options"
-                    .into()),
             ),
             (json!({"type": "stt"}), json!({}), unsupported("stt")),
             (

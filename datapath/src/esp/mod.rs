@@ -17,7 +17,7 @@ pub mod seal;
 pub(crate) mod testing;
 
 pub use key::SaKey;
-pub use sa::{InboundSa, OutboundSa, Road, SaConfig, Usage};
+pub use sa::{InboundSa, OutboundSa, Road, SaConfig, Selector, Usage};
 
 /// Bytes of SPI and sequence number.
 pub const HEADER: usize = 8;

@@ -18,7 +18,7 @@ pub fn spi(packet: &[u8]) -> Option<u32> {
 /// What an SA vouches for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opened {
-    /// Where in the packet the GRE packet lies.
+    /// Where in the packet the payload lies.
     pub payload: Range<usize>,
     /// None that was sent later has come before it.
     pub newest: bool,
@@ -31,7 +31,7 @@ impl InboundSa {
     /// 3. the high half of the sequence number follows from the low one, and it must not have come before;
     /// 4. the ICV must be right: only from here on is anything in the packet believed;
     /// 5. the sequence number is taken, which of several workers with the same packet one succeeds in (RFC 4303 section 3.4.3);
-    /// 6. the padding must be the one that the RFC wants, the payload GRE.
+    /// 6. the padding must be the one that the RFC wants, the payload of the protocol that the SA is for.
     ///
     /// # Errors
     /// Why the packet goes no further. Its bytes are then of no use.
@@ -52,7 +52,9 @@ impl InboundSa {
         let unpadded = unpad(plain);
         self.count(unpadded.map_or(0, |(len, _)| len) as u64, now);
         match unpadded? {
-            (len, proto::GRE) => Ok(Opened { payload: PAYLOAD..PAYLOAD + len, newest }),
+            (len, next) if next == self.config.selector.protocol() => {
+                Ok(Opened { payload: PAYLOAD..PAYLOAD + len, newest })
+            }
             (_, proto::NO_NEXT_HEADER) => Err(DropReason::EspDummy),
             _ => Err(DropReason::EspNextHeader),
         }

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::SaKey;
 use super::replay::ReplayWindow;
-use crate::port::RxRoad;
+use crate::port::{InUdp, RxRoad};
 use crate::snapshot::PolicyId;
+use crate::wire::proto;
 
 /// No SA outlives this many packets, so that a counter that goes on where one is refused never comes round.
 const MOST_PACKETS: u64 = 1 << 62;
@@ -38,12 +39,40 @@ impl Road {
     }
 }
 
+/// What an SA carries from one of its hosts to the other, and nothing else (RFC 4301 section 4.4.1.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Selector {
+    /// GRE.
+    Gre,
+    /// A tunnel in UDP, to its port.
+    InUdp {
+        /// Which.
+        kind: InUdp,
+        /// From that port, too. Of the two SAs that come in for such a tunnel one is for packets from any port, which are all
+        /// that tunnels send; the other is for answers to what we send, of which there are none.
+        from_port: bool,
+    },
+}
+
+impl Selector {
+    /// The IP protocol, as it stands in field Next Header.
+    #[inline]
+    pub fn protocol(self) -> u8 {
+        match self {
+            Selector::Gre => proto::GRE,
+            Selector::InUdp { .. } => proto::UDP,
+        }
+    }
+}
+
 /// What an SA is made of beside its key.
 #[derive(Debug, Clone)]
 pub struct SaConfig {
     /// Its index at the receiver.
     pub spi: u32,
-    /// This host: the only selector there is, together with `remote` and protocol 47.
+    /// What it is for.
+    pub selector: Selector,
+    /// This host. With `remote` the selector's addresses.
     pub local: IpAddr,
     /// The other host.
     pub remote: IpAddr,

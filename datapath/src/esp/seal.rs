@@ -2,17 +2,16 @@
 
 use super::key::{Aad, SaKey};
 use super::{HEADER, ICV, IV, OutboundSa, PAYLOAD, TRAILER, sealed_len};
-use crate::wire::proto;
 
 impl OutboundSa {
-    /// Seals the GRE packet of `payload` bytes that stands at [`PAYLOAD`] in `packet`, whose length is [`sealed_len`] of that.
+    /// Seals the packet of `payload` bytes that stands at [`PAYLOAD`] in `packet`, whose length is [`sealed_len`] of that.
     /// `number` comes from [`OutboundSa::number`] and is used once only; being unique it is the IV, too (RFC 4106 section 3.1).
     /// False: the lengths do not fit, and the packet must not be sent.
     #[inline]
     #[must_use]
     pub fn seal(&self, number: u64, payload: usize, packet: &mut [u8]) -> bool {
         let aad = Aad { spi: self.config.spi, number, esn: self.config.esn };
-        seal(&self.key, aad, number.to_be_bytes(), payload, proto::GRE, packet).is_some()
+        seal(&self.key, aad, number.to_be_bytes(), payload, self.config.selector.protocol(), packet).is_some()
     }
 }
 

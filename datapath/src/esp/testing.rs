@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::replay::DEFAULT_WINDOW;
-use super::{InboundSa, OutboundSa, PAYLOAD, Road, SaConfig, SaKey, sealed_len};
+use super::{InboundSa, OutboundSa, PAYLOAD, Road, SaConfig, SaKey, Selector, sealed_len};
 use crate::snapshot::PolicyId;
 
 pub(crate) const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 9, 0, 1));
@@ -13,6 +13,7 @@ pub(crate) const SPI: u32 = 0x1234_5678;
 pub(crate) fn config() -> SaConfig {
     SaConfig {
         spi: SPI,
+        selector: Selector::Gre,
         local: HERE,
         remote: THERE,
         esn: true,

@@ -8,7 +8,7 @@ use crate::offload::{clamp_mss, recognize};
 use crate::port::{InUdp, RxPacket, RxRoad};
 use crate::slab::{Piece, Slab};
 use crate::snapshot::{PolicyId, PortId, PortKind, Snapshot};
-use crate::tunnel::{Tunnel, ecn};
+use crate::tunnel::{Tunnel, ecn, inside};
 use crate::vnet::VnetHdr;
 use crate::wire::gre::{self, Gre};
 use crate::wire::parse::{Ip, Link};
@@ -17,6 +17,7 @@ use crate::wire::{ethernet, geneve, vxlan};
 /// Takes the frame out of `packet`, which lies in `slab`, at `now` (seconds).
 ///
 /// 1. ESP is opened by the SA that its SPI names, and must come from the SA's other end to this one (RFC 4303 section 3.4);
+///    what it has vouched for must be what it is for: GRE, or UDP with the ports of its tunnels;
 /// 2. the GRE header must be one that RFC 2784 and RFC 2890 let us process, its checksum, if present, right; or that of VXLAN
 ///    or Geneve one that RFC 7348 and RFC 8926 do;
 /// 3. the payload must be Ethernet;
@@ -33,16 +34,15 @@ pub fn decap(
     packet: &RxPacket,
     now: u32,
 ) -> Result<(PortId, Piece, VnetHdr), DropReason> {
-    let (packet, protector) = match packet.road {
-        RxRoad::Gre | RxRoad::InUdp(_) => (*packet, None),
+    let (packet, in_udp, protector) = match packet.road {
+        RxRoad::Gre => (*packet, None, None),
+        RxRoad::InUdp(kind) => (*packet, Some(kind), None),
         RxRoad::Esp | RxRoad::Udp => {
             let (data, sa) = open(snapshot, slab, packet, now)?;
-            (RxPacket { data, ..*packet }, Some(sa.policy))
+            let (in_udp, start, end) = inside::open(slab.get(data), sa.config.selector)?;
+            let data = Piece { off: data.off + start as u32, len: (end - start) as u32 };
+            (RxPacket { data, ..*packet }, in_udp, Some(sa.policy))
         }
-    };
-    let in_udp = match packet.road {
-        RxRoad::InUdp(kind) => Some(kind),
-        RxRoad::Gre | RxRoad::Esp | RxRoad::Udp => None,
     };
     let (key, len) = match in_udp {
         None | Some(InUdp::Gre) => gre_key(slab.get(packet.data), packet.road)?,
@@ -75,7 +75,7 @@ pub fn decap(
     Ok((id, data, vnet))
 }
 
-/// Opens an ESP packet in its place. Gives the GRE packet in it and the SA that vouches for it.
+/// Opens an ESP packet in its place. Gives the packet in it and the SA that vouches for it.
 fn open<'a>(
     snapshot: &'a Snapshot,
     slab: &mut Slab,

@@ -9,12 +9,13 @@ use crate::esp::{self, Road};
 use crate::offload::FrameSink;
 use crate::port::{DEFAULT_TTL, InUdp, RxRoad};
 use crate::snapshot::PortId;
-use crate::tunnel::{Outbox, Tos, Ttl, Tunnel, Way, ecn};
+use crate::tunnel::{Outbox, Tos, Ttl, Tunnel, Way, ecn, inside};
 use crate::wire::gre::{self, Gre};
 use crate::wire::parse::Ip;
 use crate::wire::{ethernet, geneve, ipv4, ipv6, proto, put16, udp, vxlan};
 
-/// The longest outer headers: IPv6, ESP with its IV, and GRE with checksum, key and sequence number.
+/// The longest outer headers: IPv6, ESP with its IV, and GRE with checksum, key and sequence number. UDP and VXLAN or Geneve
+/// are as long as that.
 pub(super) const MAX_HEAD: usize = ipv6::HEADER + esp::PAYLOAD + gre::MAX_HEADER;
 
 /// The sink for the frames that one frame becomes on its way into one tunnel.
@@ -60,8 +61,10 @@ pub(super) struct Layout {
     road: RxRoad,
     /// Bytes of IP header; a UDP socket makes it itself.
     ip: usize,
-    /// Where the tunnel's own header starts.
+    /// Where the tunnel's own header starts, or in ESP the UDP header before it.
     inner: usize,
+    /// Bytes of that UDP header.
+    udp: usize,
     /// Where the frame starts.
     pub(super) frame: usize,
     /// Bytes of headers that the socket makes.
@@ -76,10 +79,11 @@ impl Layout {
             (RxRoad::Esp, ip) => (ip, ip + esp::PAYLOAD, 0),
             (RxRoad::Udp, ip) => (0, esp::PAYLOAD, ip + udp::HEADER),
         };
-        Layout { road, ip, inner, frame: inner + tunnel.header_len(), unseen }
+        let udp = if matches!(road, RxRoad::Esp | RxRoad::Udp) { tunnel.inner_udp() } else { 0 };
+        Layout { road, ip, inner, udp, frame: inner + udp + tunnel.header_len(), unseen }
     }
 
-    /// Bytes of a frame of `frame` bytes with the tunnel's own header.
+    /// Bytes of a frame of `frame` bytes with the tunnel's own header, and with that of UDP in ESP.
     fn payload(&self, frame: usize) -> usize {
         self.frame - self.inner + frame
     }
@@ -144,6 +148,10 @@ impl<'a> Encap<'a> {
         let payload = self.layout.payload(open.frame);
         if config.csum && matches!(config.in_udp, None | Some(InUdp::Gre)) {
             gre::fill_checksum(packet.get_mut(self.layout.inner..)?.get_mut(..payload)?);
+        }
+        if let (Way::Protected(sa), Some(kind)) = (self.way, config.in_udp) {
+            let datagram = packet.get_mut(self.layout.inner..)?.get_mut(..payload)?;
+            inside::fill(datagram, kind, self.entropy, config.csum, &sa.config);
         }
         if let Way::Protected(sa) = self.way
             && !sa.seal(open.number, payload, packet.get_mut(self.layout.ip..)?)
@@ -272,7 +280,7 @@ pub(super) fn headers(
         }
         _ => return None,
     }
-    let inner = head.get_mut(layout.inner..)?;
+    let inner = head.get_mut(layout.inner + layout.udp..)?;
     let vni = c.out_key.unwrap_or(0);
     match c.in_udp {
         None | Some(InUdp::Gre) => {

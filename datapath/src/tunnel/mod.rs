@@ -2,7 +2,7 @@
 //! [`crate::esp`]; or in VXLAN (RFC 7348) or Geneve (RFC 8926).
 //!
 //! Outward [`encap`] is the sink that the offloads write fitted frames into; inward [`demux`] finds the tunnel that a
-//! packet belongs to and [`decap`] takes the frame out. [`ecn`] carries congestion marks across (RFC 6040), [`entropy`] tells
+//! packet belongs to and [`decap`] takes the frame out; `inside` is the UDP header that VXLAN and Geneve have in ESP. [`ecn`] carries congestion marks across (RFC 6040), [`entropy`] tells
 //! flows apart for those on the way that cannot look inside.
 
 pub mod carry;
@@ -11,6 +11,7 @@ pub mod demux;
 pub mod ecn;
 pub mod encap;
 pub mod entropy;
+mod inside;
 mod outbox;
 #[cfg(test)]
 mod tests;
@@ -66,7 +67,7 @@ pub struct TunnelConfig {
     /// `options:df_default`.
     pub df: bool,
     /// It goes and is taken in UDP, so, and in nothing else: GRE with `options:encapsulation=udp` and no IPsec, VXLAN,
-    /// Geneve. None: GRE in IP, or in ESP.
+    /// Geneve; these two in ESP if there is a policy. None: GRE in IP, or in ESP.
     pub in_udp: Option<InUdp>,
 }
 
@@ -154,6 +155,11 @@ impl Tunnel {
         4 + 4 * (usize::from(c.csum) + usize::from(c.out_key.is_some()) + usize::from(c.seq))
     }
 
+    /// Bytes of UDP header that it has inside ESP.
+    pub fn inner_udp(&self) -> usize {
+        if self.config.in_udp.is_some() { udp::HEADER } else { 0 }
+    }
+
     /// Bytes of outer IP header.
     pub fn ip_len(&self) -> usize {
         if self.config.remote.is_ipv4() { 20 } else { 40 }
@@ -165,8 +171,8 @@ impl Tunnel {
         let gre = match road {
             RxRoad::Gre => packet,
             RxRoad::InUdp(_) => packet.saturating_sub(udp::HEADER),
-            RxRoad::Esp => esp::room(packet),
-            RxRoad::Udp => esp::room(packet.saturating_sub(udp::HEADER)),
+            RxRoad::Esp => esp::room(packet).saturating_sub(self.inner_udp()),
+            RxRoad::Udp => esp::room(packet.saturating_sub(udp::HEADER)).saturating_sub(self.inner_udp()),
         };
         gre.saturating_sub(self.header_len())
     }

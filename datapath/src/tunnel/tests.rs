@@ -10,7 +10,7 @@ use super::decap::decap;
 use super::encap::Encap;
 use super::*;
 use crate::counters::DropReason;
-use crate::esp::{InboundSa, OutboundSa, Road, SaConfig, SaKey};
+use crate::esp::{InboundSa, OutboundSa, Road, SaConfig, SaKey, Selector};
 use crate::offload::testing::{Spec, assert_checksums, ip_of, spec, tcp_spec};
 use crate::offload::{Fit, FrameSink, fit};
 use crate::port::{InUdp, RxPacket, TxPacket};
@@ -21,6 +21,8 @@ use crate::wire::{ipv4, put16};
 
 const OUT: u32 = 0x0000_1001;
 const IN: u32 = 0x0000_2001;
+const VXLAN: InUdp = InUdp::Vxlan(4789);
+const GENEVE: InUdp = InUdp::Geneve(6081);
 
 /// Two hosts that use the same keys both ways, so that what one sends can be received by itself as if from the other.
 #[derive(Debug, Clone)]
@@ -57,6 +59,7 @@ impl Setup {
         let port = Arc::new(AtomicU16::new(4500));
         let config = |spi| SaConfig {
             spi,
+            selector: self.selector(),
             local: here(self.v6),
             remote: there(self.v6),
             esn: self.esn,
@@ -83,8 +86,16 @@ impl Setup {
         }
         let tunnel = Tunnel::new(self.tunnel.clone(), Some(here(self.v6)), self.mtu);
         let mut host = Host { snapshot, inbound, port };
-        host.add(Tunnel { policy: self.tunnel.in_udp.is_none().then_some(id), ..tunnel });
+        let protected = !matches!(self.road, RxRoad::InUdp(_)) && self.tunnel.in_udp != Some(InUdp::Gre);
+        host.add(Tunnel { policy: protected.then_some(id), ..tunnel });
         host
+    }
+
+    fn selector(&self) -> Selector {
+        match self.tunnel.in_udp {
+            None | Some(InUdp::Gre) => Selector::Gre,
+            Some(kind) => Selector::InUdp { kind, from_port: false },
+        }
     }
 }
 
@@ -182,10 +193,14 @@ impl Host {
 
 fn setup() -> impl Strategy<Value = Setup> {
     let road = prop_oneof![Just(RxRoad::Esp), Just(RxRoad::Udp)];
-    let options = (any::<Option<u32>>(), any::<bool>(), any::<bool>(), any::<bool>());
-    (road, any::<bool>(), any::<bool>(), options).prop_map(|(road, v6, esn, (key, csum, seq, df))| {
+    let in_udp = prop_oneof![Just(None), Just(Some(VXLAN)), Just(Some(GENEVE))];
+    let options = (any::<Option<u32>>(), any::<bool>(), any::<bool>(), any::<bool>(), in_udp);
+    (road, any::<bool>(), any::<bool>(), options).prop_map(|(road, v6, esn, (key, csum, seq, df, in_udp))| {
         let setup = Setup { esn, ..Setup::new(road, v6) };
-        let tunnel = TunnelConfig { in_key: key, out_key: key, csum, seq, df, ..setup.tunnel.clone() };
+        let key = if in_udp.is_some() { key.map(|vni| vni >> 8) } else { key };
+        let seq = seq && in_udp.is_none();
+        let tunnel =
+            TunnelConfig { in_key: key, out_key: key, csum, seq, df, in_udp, ..setup.tunnel.clone() };
         Setup { tunnel, ..setup }
     })
 }
@@ -232,11 +247,9 @@ proptest! {
 #[test]
 fn the_longest_frame_fits_exactly() {
     let in_udp = [InUdp::Gre, InUdp::Vxlan(4789), InUdp::Geneve(6081)].map(RxRoad::InUdp);
-    for (road, v6) in [RxRoad::Gre, RxRoad::Esp, RxRoad::Udp]
-        .into_iter()
-        .chain(in_udp)
-        .flat_map(|r| [(r, false), (r, true)])
-    {
+    let roads = [RxRoad::Gre, RxRoad::Esp, RxRoad::Udp].into_iter().chain(in_udp).map(|road| (road, None));
+    let protected = [RxRoad::Esp, RxRoad::Udp].map(|road| (road, Some(VXLAN)));
+    for (road, inside, v6) in roads.chain(protected).flat_map(|(r, i)| [(r, i, false), (r, i, true)]) {
         for (csum, seq, out_key) in [(false, false, None), (false, true, None), (true, true, Some(1))] {
             for mtu in 1280..1510 {
                 let mut setup = Setup { mtu, ..Setup::new(road, v6) };
@@ -245,7 +258,7 @@ fn the_longest_frame_fits_exactly() {
                 setup.may_send_plain = road == RxRoad::Gre;
                 setup.tunnel.in_udp = match road {
                     RxRoad::InUdp(kind) => Some(kind),
-                    _ => None,
+                    _ => inside,
                 };
                 let host = setup.host();
                 let unseen = if matches!(road, RxRoad::Udp | RxRoad::InUdp(_)) {
@@ -498,4 +511,88 @@ fn congestion_marks_pass() {
         let got = host.receive_packet(marked, &from_there(&host, number, &gre, 47));
         assert_eq!(got.map(|(frame, _)| ip_of(&frame).ecn()), want);
     }
+}
+
+/// VXLAN in ESP: UDP with the flow's source port, the length, and a checksum where kernels want one.
+#[test]
+fn what_stands_inside_for_vxlan() {
+    let frame = Spec::udp(100).frame();
+    for v6 in [false, true] {
+        let mut setup = Setup::new(RxRoad::Esp, v6);
+        setup.tunnel =
+            TunnelConfig { in_udp: Some(VXLAN), in_key: Some(7), out_key: Some(7), ..setup.tunnel };
+        let host = setup.host();
+        let sent = host.send(&frame, &VnetHdr::default()).0.remove(0).1;
+        let mut esp = sent[host.ip_len()..].to_vec();
+        assert_eq!(sent[if v6 { 6 } else { 9 }], 50);
+        let key = SaKey::aes_gcm(&[0x77; 20]).unwrap();
+        let aad = crate::esp::key::Aad { spi: OUT, number: 1, esn: true };
+        let plain = crate::esp::open::decrypt(&key, aad, &mut esp).unwrap();
+        let (len, next_header) = crate::esp::open::unpad(plain).unwrap();
+        assert_eq!(next_header, 17);
+        let plain = &plain[..len];
+        assert_eq!(plain[..4], [0xc0, 0, 0x12, 0xb5]);
+        assert_eq!(plain[4..6], (len as u16).to_be_bytes());
+        assert_eq!(plain[6..8] != [0, 0], v6, "a checksum over IPv6 alone");
+        assert_eq!(plain[8..16], [8, 0, 0, 0, 0, 0, 7, 0]);
+        assert_eq!(plain[16..], frame);
+    }
+}
+
+/// What an SA is not for does not come in by it, whoever has sealed it; nor does a tunnel of one kind take what the SAs of
+/// another have vouched for.
+#[test]
+fn gre_and_vxlan_do_not_pass_for_each_other() {
+    let vxlan = {
+        let mut datagram = vec![0xc0, 0, 0x12, 0xb5, 0, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0];
+        datagram.extend(Spec::udp(100).frame());
+        let len = datagram.len() as u16;
+        put16(&mut datagram, 4, len);
+        datagram
+    };
+    let gre = [&[0, 0, 0x65, 0x58], &Spec::udp(100).frame()[..]].concat();
+    let of_gre = Setup::new(RxRoad::Esp, false);
+    let mut of_vxlan = of_gre.clone();
+    of_vxlan.tunnel.in_udp = Some(VXLAN);
+    let receive = |host: &Host, number, payload: &[u8], next_header| {
+        host.receive(RxRoad::Esp, &from_there(host, number, payload, next_header)).map(drop)
+    };
+
+    let host = of_gre.host();
+    assert_eq!(receive(&host, 1, &gre, 47), Ok(()));
+    assert_eq!(receive(&host, 2, &vxlan, 17), Err(DropReason::EspNextHeader));
+    assert_eq!(receive(&host, 3, &vxlan, 47), Err(DropReason::GreUnsupported), "no GRE, whatever it says");
+
+    let mut host = of_vxlan.host();
+    assert_eq!(receive(&host, 1, &vxlan, 17), Ok(()));
+    assert_eq!(receive(&host, 2, &gre, 47), Err(DropReason::EspNextHeader));
+    let mut geneve = vxlan.clone();
+    put16(&mut geneve, 2, 6081);
+    assert_eq!(receive(&host, 3, &geneve, 17), Err(DropReason::EspSelector));
+    // beside a tunnel of GRE to the same host, which has a policy of its own
+    host.add(Tunnel { policy: Some(PolicyId(0)), ..Tunnel::new(TunnelConfig::to(there(false)), None, 1500) });
+    assert_eq!(receive(&host, 4, &vxlan, 17), Ok(()));
+    assert_eq!(receive(&host, 5, &gre, 47), Err(DropReason::EspNextHeader));
+    // and one of VXLAN that has another policy than the SA's
+    let keyed = TunnelConfig { in_key: Some(9), in_udp: Some(VXLAN), ..TunnelConfig::to(there(false)) };
+    host.add(Tunnel { policy: Some(PolicyId(0)), ..Tunnel::new(keyed, None, 1500) });
+    let mut other = vxlan.clone();
+    other[14] = 9;
+    assert_eq!(receive(&host, 6, &other, 17), Err(DropReason::EspSelector));
+}
+
+#[test]
+fn plain_vxlan_is_neither_sent_nor_taken_by_a_protected_tunnel() {
+    let frame = Spec::udp(100).frame();
+    let plain = [&[8, 0, 0, 0, 0, 0, 0, 0], &frame[..]].concat();
+    let mut setup = Setup { outbound: false, ..Setup::new(RxRoad::Udp, false) };
+    setup.tunnel.in_udp = Some(VXLAN);
+    let host = setup.host();
+    assert_eq!(host.receive(RxRoad::InUdp(VXLAN), &plain), Err(DropReason::GrePlain));
+    let (sent, refused) = host.send(&frame, &VnetHdr::default());
+    assert_eq!((sent.len(), refused), (0, Some(DropReason::EspNoOutbound)));
+    let allowed = Setup { may_send_plain: true, ..setup }.host();
+    assert!(allowed.receive(RxRoad::InUdp(VXLAN), &plain).is_ok());
+    let (sent, _) = allowed.send(&frame, &VnetHdr::default());
+    assert_eq!((sent[0].1.clone(), sent[0].0.dst_port), (plain, 4789));
 }

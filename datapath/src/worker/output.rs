@@ -177,7 +177,7 @@ impl Outputs {
         let Some(mut encap) = Encap::new(tunnel, port.id, way, inner.as_ref(), now, outbox) else {
             return Fit::Dropped(DropReason::UnderlayTx);
         };
-        if matches!(way, Way::InUdp(_)) {
+        if tunnel.config.in_udp.is_some() {
             encap = encap.with_entropy(entropy::of(frame, inner.as_ref()));
         }
         let fitted = fit(frame, vnet, tunnel.max_frame(way.road()), &mut encap);

@@ -178,6 +178,8 @@ impl CreateChild {
                 sa.underway_with(cx, Some((Exchange::CreateChildSa, payloads, underway)));
             }
             Made::Failed(Some(notify::TEMPORARY_FAILURE), _) => {}
+            // The peer's has come to be
+            Made::Failed(..) if self.0.rival.is_some() => {}
             Made::Failed(_, why) => {
                 sa.refused.insert(self.0.selector);
                 peer.trouble(cx, why);
