@@ -542,9 +542,7 @@ mod tests {
                     Ok(())
                 }
             }
-            fn compact(&mut self, _: &serde_json::Value, _: &serde_json::Value) -> std::io::Result<()> {
-                Ok(())
-            }
+            fn compact(&mut self, _: &serde_json::Value, _: &serde_json::Value) {}
         }
         in_namespace(async {
             ip(DOCKER0);

@@ -1,38 +1,22 @@
-//! Has the disk keep what was written, on a thread of its own: a disk may take seconds for that, and what runs beside the
-//! database must not stand still for as long.
+//! Writes records, and has the disk keep them on a thread of its own: a disk may take seconds for that, and what runs beside
+//! the database must not stand still for as long.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
-use tracing::{error, info};
+use tracing::{error, info, warn};
+
+use crate::medium::Medium;
 
 /// Between two tries on a disk that fails.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Where bytes become durable: a file, or its stand-in in tests.
-pub(crate) trait Medium: Send + Sync {
-    fn write(&self, bytes: &[u8], at: u64) -> io::Result<()>;
-    fn sync(&self) -> io::Result<()>;
-}
-
-impl Medium for File {
-    fn write(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        self.write_all_at(bytes, at)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.sync_data()
-    }
-}
-
 /// Told, on the syncer's thread, whenever more became durable or failed to.
 pub(crate) type Wake = Box<dyn Fn() + Send>;
 
-/// Syncs a medium behind those who write to it. Dropped, it first finishes, unless the disk fails.
+/// A medium with records, synced behind those who write to it. Dropped, it first finishes, unless the disk fails.
 pub(crate) struct Syncer {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -41,6 +25,7 @@ pub(crate) struct Syncer {
 struct Shared {
     /// What messages name the medium.
     name: String,
+    /// Held while something is written, never while the disk is waited for.
     state: Mutex<State>,
     work: Condvar,
     durable: AtomicU64,
@@ -48,17 +33,30 @@ struct Shared {
 
 struct State {
     medium: Arc<dyn Medium>,
-    /// Counts media: what is said of an earlier one does not matter any more.
-    generation: u64,
-    /// Written and not durable yet. A kernel that could not write its pages forgets that they are dirty, and the next sync
-    /// of the same file says that all is well: so they are written again first.
+    /// Of the medium's intact records, in bytes.
+    length: u64,
+    /// What `length` was after the last snapshot.
+    base: u64,
+    /// Something may stand after `length` that a failed write left.
+    torn: bool,
+    /// The records at the end that are not durable yet. A kernel that could not write its pages forgets that they are dirty,
+    /// and the next sync of the same file says that all is well: so they are written again first.
     pending: Vec<u8>,
-    /// Where `pending` stands in the medium, in bytes.
-    at: u64,
+    /// The medium is to be synced.
+    unsynced: bool,
+    /// Records ever written.
     written: u64,
+    rewrite: Option<Rewrite>,
     failing: bool,
     ended: bool,
     wake: Option<Wake>,
+}
+
+/// A shorter content, to stand for all that is there.
+struct Rewrite {
+    bytes: Vec<u8>,
+    /// It makes up for so many bytes of the medium.
+    instead_of: u64,
 }
 
 impl std::fmt::Debug for Syncer {
@@ -68,13 +66,17 @@ impl std::fmt::Debug for Syncer {
 }
 
 impl Syncer {
-    pub fn start(name: String, medium: Arc<dyn Medium>) -> io::Result<Syncer> {
+    /// `length`: of the records that are there, of which those up to `base` are the snapshot, in bytes.
+    pub fn start(name: String, medium: Arc<dyn Medium>, length: u64, base: u64) -> io::Result<Syncer> {
         let state = State {
             medium,
-            generation: 0,
+            length,
+            base,
+            torn: false,
             pending: Vec::new(),
-            at: 0,
+            unsynced: false,
             written: 0,
+            rewrite: None,
             failing: false,
             ended: false,
             wake: None,
@@ -90,25 +92,32 @@ impl Syncer {
         self.shared.lock().wake = Some(wake);
     }
 
-    /// One more record was written, of these bytes at this place, behind the ones before.
-    pub fn wrote(&self, bytes: &[u8], at: u64) {
+    /// Writes one more record behind the ones before. On an error nothing of it remains.
+    pub fn append(&self, record: &[u8]) -> io::Result<()> {
         let mut state = self.shared.lock();
-        if state.pending.is_empty() {
-            state.at = at;
+        if let Err(error) = state.append(record) {
+            if let Err(cut) = state.cut() {
+                warn!("{}: cannot take a failed write back, will try again: {cut}", self.shared.name);
+            }
+            return Err(error);
         }
-        state.pending.extend_from_slice(bytes);
-        state.written += 1;
         self.shared.work.notify_one();
+        Ok(())
     }
 
-    /// Another medium stands in the place of the first, with all that was written, and durable.
-    pub fn replaced(&self, medium: Arc<dyn Medium>) {
+    /// In bytes: the records, and the snapshot at their beginning.
+    pub fn lengths(&self) -> (u64, u64) {
+        let state = self.shared.lock();
+        (state.length, state.base)
+    }
+
+    /// Has `bytes` stand for all that was written so far, by and by. If that fails, nothing is lost.
+    pub fn rewrite(&self, bytes: Vec<u8>) {
         let mut state = self.shared.lock();
-        state.medium = medium;
-        state.generation += 1;
-        state.pending.clear();
-        state.failing = false;
-        self.shared.became_durable(&mut state);
+        // Also after a failure: the next try is due when there is as much again.
+        state.base = state.length;
+        state.rewrite = Some(Rewrite { bytes, instead_of: state.length });
+        self.shared.work.notify_one();
     }
 
     /// Records written.
@@ -141,42 +150,42 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn became_durable(&self, state: &mut State) {
-        self.durable.store(state.written, Ordering::Release);
-        state.tell();
-    }
-
     fn run(&self) {
         let mut state = self.lock();
         loop {
-            if state.pending.is_empty() {
-                if state.ended {
-                    return;
-                }
-                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            let (medium, generation) = (state.medium.clone(), state.generation);
-            let (written, length, at) = (state.written, state.pending.len(), state.at);
-            let again = state.failing.then(|| state.pending.clone());
-            drop(state);
-            let result = again.map_or(Ok(()), |bytes| medium.write(&bytes, at)).and_then(|()| medium.sync());
-            state = self.lock();
-            if state.generation != generation {
-                continue;
-            }
-            match result {
-                Ok(()) => self.kept(&mut state, written, length),
-                Err(error) => {
-                    self.refused(&mut state, &error);
+            if let Some(rewrite) = state.rewrite.take() {
+                state = self.rewritten(state, &rewrite);
+            } else if state.unsynced {
+                state = self.synced(state);
+                if state.failing {
                     if state.ended {
                         return;
                     }
                     let waited = self.work.wait_timeout(state, RETRY);
                     state = waited.unwrap_or_else(PoisonError::into_inner).0;
                 }
+            } else if state.ended {
+                return;
+            } else {
+                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
         }
+    }
+
+    /// Waits for the disk, and tells what came of it.
+    fn synced<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let (medium, written, length) = (state.medium.clone(), state.written, state.pending.len());
+        let again = state.failing.then(|| (state.pending.clone(), state.length - length as u64));
+        state.unsynced = false;
+        drop(state);
+        let result =
+            again.map_or(Ok(()), |(bytes, at)| medium.write(&bytes, at)).and_then(|()| medium.sync());
+        let mut state = self.lock();
+        match result {
+            Ok(()) => self.kept(&mut state, written, length),
+            Err(error) => self.refused(&mut state, &error),
+        }
+        state
     }
 
     /// The first `length` of the pending bytes are durable, which end record number `written`.
@@ -185,12 +194,12 @@ impl Shared {
             info!("{}: the disk works again, and has what was changed", self.name);
         }
         state.pending.drain(..length);
-        state.at += length as u64;
         self.durable.store(written, Ordering::Release);
         state.tell();
     }
 
     fn refused(&self, state: &mut State, error: &io::Error) {
+        state.unsynced = true;
         if !std::mem::replace(&mut state.failing, true) {
             error!(
                 "{}: the disk does not keep what was changed ({error}): it would be lost with the host. Changes are refused \
@@ -200,9 +209,58 @@ impl Shared {
         }
         state.tell();
     }
+
+    /// Puts a shorter medium in the place of the one that is there, which goes on to be written to meanwhile.
+    fn rewritten<'a>(&'a self, state: MutexGuard<'a, State>, rewrite: &Rewrite) -> MutexGuard<'a, State> {
+        let medium = state.medium.clone();
+        drop(state);
+        let new = medium.successor(&rewrite.bytes);
+        let mut state = self.lock();
+        // The log as it stands is complete: a failure costs disk space and nothing else.
+        if let Err(error) = new.and_then(|new| state.move_to(new, rewrite)) {
+            warn!("{}: writing it anew, and shorter, failed: {error}", self.name);
+        }
+        state
+    }
 }
 
 impl State {
+    fn append(&mut self, record: &[u8]) -> io::Result<()> {
+        self.cut()?;
+        self.torn = true;
+        self.medium.write(record, self.length)?;
+        self.torn = false;
+        self.pending.extend_from_slice(record);
+        self.length += record.len() as u64;
+        self.written += 1;
+        self.unsynced = true;
+        Ok(())
+    }
+
+    /// Takes away what a failed write left.
+    fn cut(&mut self) -> io::Result<()> {
+        if self.torn {
+            self.medium.cut(self.length)?;
+            self.torn = false;
+        }
+        Ok(())
+    }
+
+    /// All that was written since the snapshot was taken is pending, as nothing was synced meanwhile, and goes along.
+    fn move_to(&mut self, new: Arc<dyn Medium>, rewrite: &Rewrite) -> io::Result<()> {
+        let since = self.length - rewrite.instead_of;
+        let covered = (self.pending.len() as u64).saturating_sub(since) as usize;
+        let since = self.pending.get(covered..).unwrap_or_default();
+        let base = rewrite.bytes.len() as u64;
+        new.take_place(since, base)?;
+        (self.base, self.length) = (base, base + since.len() as u64);
+        self.pending.drain(..covered);
+        self.medium = new;
+        self.torn = false;
+        self.unsynced = true;
+        Ok(())
+    }
+
     fn tell(&self) {
         if let Some(wake) = &self.wake {
             wake();
@@ -213,34 +271,67 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::AtomicBool;
     use std::sync::mpsc::{Receiver, Sender, channel};
     use std::time::Instant;
 
     /// A disk that keeps nothing before it is told how the next sync ends.
+    #[derive(Clone)]
     struct Disk {
-        content: Mutex<Vec<u8>>,
-        verdicts: Mutex<Receiver<io::Result<()>>>,
+        content: Arc<Mutex<Vec<u8>>>,
+        verdicts: Arc<Mutex<Receiver<io::Result<()>>>>,
+        /// Takes half of what is written.
+        full: Arc<AtomicBool>,
+        /// What took its place.
+        now: Arc<Mutex<Option<Disk>>>,
+    }
+
+    impl Disk {
+        fn content(&self) -> String {
+            String::from_utf8(self.content.lock().unwrap().clone()).unwrap()
+        }
     }
 
     impl Medium for Disk {
         fn write(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+            let full = self.full.load(Ordering::Relaxed);
+            let bytes = if full { &bytes[..bytes.len() / 2] } else { bytes };
             let mut content = self.content.lock().unwrap();
             let at = usize::try_from(at).unwrap();
             let end = content.len().max(at + bytes.len());
-            content.resize(end, 0);
+            content.resize(end, b'.');
             content[at..at + bytes.len()].copy_from_slice(bytes);
+            if full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        }
+
+        fn cut(&self, length: u64) -> io::Result<()> {
+            self.content.lock().unwrap().truncate(usize::try_from(length).unwrap());
             Ok(())
         }
 
         fn sync(&self) -> io::Result<()> {
             self.verdicts.lock().unwrap().recv().unwrap()
         }
+
+        fn successor(&self, bytes: &[u8]) -> io::Result<Arc<dyn Medium>> {
+            self.sync()?;
+            let content = Arc::new(Mutex::new(bytes.to_vec()));
+            Ok(Arc::new(Disk { content, ..self.clone() }))
+        }
+
+        fn take_place(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+            self.write(bytes, at)?;
+            *self.now.lock().unwrap() = Some(self.clone());
+            Ok(())
+        }
     }
 
-    fn started() -> (Syncer, Arc<Disk>, Sender<io::Result<()>>, Receiver<()>) {
+    fn started() -> (Syncer, Disk, Sender<io::Result<()>>, Receiver<()>) {
         let (verdict, verdicts) = channel();
-        let disk = Arc::new(Disk { content: Mutex::default(), verdicts: Mutex::new(verdicts) });
-        let syncer = Syncer::start("conf.db".to_owned(), disk.clone()).unwrap();
+        let verdicts = Arc::new(Mutex::new(verdicts));
+        let (content, full, now) = Default::default();
+        let disk = Disk { content, verdicts, full, now };
+        let syncer = Syncer::start("conf.db".to_owned(), Arc::new(disk.clone()), 0, 0).unwrap();
         let (tell, told) = channel();
         syncer.on_change(Box::new(move || tell.send(()).unwrap_or_default()));
         (syncer, disk, verdict, told)
@@ -249,13 +340,13 @@ mod tests {
     #[test]
     fn nobody_waits_for_the_disk_and_what_was_written_meanwhile_is_next() {
         let (syncer, _, verdict, told) = started();
-        syncer.wrote(b"one", 0);
-        syncer.wrote(b"two", 3);
+        syncer.append(b"one").unwrap();
+        syncer.append(b"two").unwrap();
         assert_eq!((syncer.written(), syncer.durable()), (2, 0));
         verdict.send(Ok(())).unwrap();
         told.recv().unwrap();
         assert!(syncer.durable() >= 1);
-        syncer.wrote(b"three", 6);
+        syncer.append(b"three").unwrap();
         // a sync for each, if the first had begun before the second was written
         verdict.send(Ok(())).unwrap();
         verdict.send(Ok(())).unwrap();
@@ -269,45 +360,80 @@ mod tests {
     #[test]
     fn what_a_disk_refused_is_written_again_before_it_is_synced_again() {
         let (syncer, disk, verdict, told) = started();
-        syncer.wrote(b"lost", 4);
+        syncer.append(b"lost").unwrap();
+        disk.content.lock().unwrap().clear();
         verdict.send(Err(io::Error::other("broken"))).unwrap();
         told.recv().unwrap();
         assert_eq!((syncer.failing(), syncer.durable()), (true, 0));
         verdict.send(Ok(())).unwrap();
         told.recv().unwrap();
         assert_eq!((syncer.failing(), syncer.durable()), (false, 1));
-        assert_eq!(*disk.content.lock().unwrap(), b"\0\0\0\0lost");
+        assert_eq!(disk.content(), "lost");
     }
 
     #[test]
-    fn a_new_file_makes_up_for_a_disk_that_refused_the_old_one() {
-        let (syncer, _, verdict, told) = started();
-        syncer.wrote(b"one", 0);
+    fn a_failed_write_leaves_neither_a_torn_record_nor_a_gap() {
+        let (syncer, disk, verdict, _told) = started();
+        syncer.append(b"one").unwrap();
+        disk.full.store(true, Ordering::Relaxed);
+        syncer.append(b"two").unwrap_err();
+        assert_eq!((disk.content().as_str(), syncer.written()), ("one", 1));
+        disk.full.store(false, Ordering::Relaxed);
+        syncer.append(b"three").unwrap();
+        assert_eq!((disk.content().as_str(), syncer.written(), syncer.lengths()), ("onethree", 2, (8, 0)));
+        verdict.send(Ok(())).unwrap();
+        verdict.send(Ok(())).unwrap();
+    }
+
+    #[test]
+    fn what_is_written_while_a_snapshot_is_made_goes_behind_it() {
+        let (syncer, old, verdict, told) = started();
+        syncer.append(b"one").unwrap();
+        verdict.send(Ok(())).unwrap();
+        told.recv().unwrap();
+        syncer.append(b"two").unwrap();
+        syncer.rewrite(b"1+2".to_vec());
+        syncer.append(b"three").unwrap();
+        assert_eq!(old.content(), "onetwothree");
+        // at most one for what was written before, one for the snapshot, one for the new medium
+        for _ in 0..3 {
+            verdict.send(Ok(())).unwrap();
+        }
+        while syncer.durable() < 3 || syncer.lengths() != (8, 3) {
+            told.recv_timeout(Duration::from_secs(30)).unwrap();
+        }
+        let new = old.now.lock().unwrap().clone().unwrap();
+        syncer.append(b"four").unwrap();
+        assert_eq!((new.content().as_str(), old.content().as_str()), ("1+2threefour", "onetwothree"));
+        verdict.send(Ok(())).unwrap();
+    }
+
+    #[test]
+    fn a_snapshot_that_the_disk_refuses_costs_nothing() {
+        let (syncer, disk, verdict, told) = started();
+        syncer.append(b"one").unwrap();
+        verdict.send(Ok(())).unwrap();
+        told.recv().unwrap();
+        syncer.rewrite(b"1".to_vec());
         verdict.send(Err(io::Error::other("broken"))).unwrap();
-        told.recv().unwrap();
-        let (_, other, other_verdict, _) = started();
-        syncer.replaced(other.clone());
-        told.recv().unwrap();
-        assert_eq!((syncer.failing(), syncer.durable()), (false, 1));
-        syncer.wrote(b"two", 9);
-        other_verdict.send(Ok(())).unwrap();
-        told.recv().unwrap();
-        assert_eq!(syncer.durable(), 2);
-        assert!(
-            other.content.lock().unwrap().is_empty(),
-            "what is pending for the first time is written already"
-        );
+        syncer.append(b"two").unwrap();
+        verdict.send(Ok(())).unwrap();
+        verdict.send(Ok(())).unwrap();
+        while syncer.durable() < 2 {
+            told.recv_timeout(Duration::from_secs(30)).unwrap();
+        }
+        assert_eq!((disk.content().as_str(), disk.now.lock().unwrap().is_none()), ("onetwo", true));
     }
 
     #[test]
     fn an_end_waits_for_the_disk_but_not_for_one_that_fails() {
         let (syncer, _, verdict, _told) = started();
-        syncer.wrote(b"one", 0);
+        syncer.append(b"one").unwrap();
         verdict.send(Err(io::Error::other("broken"))).unwrap();
         verdict.send(Err(io::Error::other("broken"))).unwrap();
         drop(syncer);
         let (syncer, _, verdict, told) = started();
-        syncer.wrote(b"one", 0);
+        syncer.append(b"one").unwrap();
         verdict.send(Ok(())).unwrap();
         drop(syncer);
         told.recv().unwrap();

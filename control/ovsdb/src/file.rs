@@ -5,6 +5,7 @@ use crate::durable::{Syncer, Wake};
 use crate::error::Error;
 use crate::journal::Journal;
 use crate::log::{self, Contents, Damaged};
+use crate::medium::OnDisk;
 use crate::record;
 use crate::schema::Schema;
 use rustix::fs::{FlockOperation, fcntl_lock};
@@ -12,7 +13,7 @@ use rustix::process::{Flock, FlockType, fcntl_getlk};
 use serde_json::Value;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -20,8 +21,6 @@ use tracing::{info, warn};
 
 /// Below this growth, in bytes, a smaller file is not worth writing it anew.
 const COMPACT_MIN_GROWTH: u64 = 1 << 20;
-/// Mode of a new file: it may hold tunnels' keys, which are not everybody's to read.
-const MODE: u32 = 0o640;
 
 /// Why a database file cannot be used. The file is left as it was in every case.
 #[derive(Debug, thiserror::Error)]
@@ -49,14 +48,7 @@ pub enum OpenError {
 #[derive(Debug)]
 pub struct FileJournal {
     path: PathBuf,
-    file: Arc<File>,
     syncer: Syncer,
-    /// The length of the intact records, in bytes.
-    length: u64,
-    /// What `length` was after the last snapshot.
-    base: u64,
-    /// Something may stand after `length` that a failed write left.
-    torn: bool,
     _lock: File,
 }
 
@@ -132,7 +124,7 @@ fn lock_owner(file: &File) -> String {
 fn create(path: PathBuf, lock: File, schema: Schema) -> Result<(Database, FileJournal), OpenError> {
     let bytes = log::encode(&schema.to_json());
     let length = bytes.len() as u64;
-    match replace(&path, &bytes) {
+    match OnDisk::replace(&path, &bytes) {
         Ok(file) => Ok((Database::new(schema), FileJournal::new(path, file, length, length, lock)?)),
         Err(source) => Err(OpenError::Io { what: "create", path, source }),
     }
@@ -208,106 +200,67 @@ fn load(path: PathBuf, lock: File, ours: Schema, bytes: &[u8]) -> Result<(Databa
         warn!("{path}: the record at byte {intact} is damaged ({what}): cutting off the last {lost} bytes");
         file.set_len(length).and_then(|()| file.sync_all()).map_err(io_error("cut the damaged tail off"))?;
     }
-    let mut journal = FileJournal::new(path.clone(), file, length, base, lock)?;
-    if *db.schema() != theirs {
-        journal.back_up(&theirs.version).map_err(io_error("back up"))?;
-        let snapshot = record::snapshot(&db, "converted to another schema version", journal.date());
-        journal.compact(&db.schema().to_json(), &snapshot).map_err(io_error("convert"))?;
-        info!("{}: converted from schema {} to {}", path.display(), theirs.version, db.schema().version);
+    if *db.schema() == theirs {
+        let journal = FileJournal::new(path.clone(), OnDisk::at(&path, file), length, base, lock)?;
+        return Ok((db, journal));
     }
-    Ok((db, journal))
+    back_up(&path, &theirs.version).map_err(io_error("back up"))?;
+    let snapshot = record::snapshot(&db, "converted to another schema version", now());
+    let bytes = compacted(&db.schema().to_json(), &snapshot);
+    let file = OnDisk::replace(&path, &bytes).map_err(io_error("convert"))?;
+    let length = bytes.len() as u64;
+    info!("{}: converted from schema {} to {}", path.display(), theirs.version, db.schema().version);
+    Ok((db, FileJournal::new(path, file, length, length, lock)?))
 }
 
-/// Puts a file with this content in the place of `path`: all of it or, after a crash, none. Gives the new file.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let temporary = PathBuf::from(temporary);
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+/// Copies the file as it is beside itself, unless a copy of that version is there already.
+fn back_up(path: &Path, version: &str) -> io::Result<()> {
+    let mut backup = path.as_os_str().to_owned();
+    backup.push(format!(".backup{version}"));
+    if !Path::new(&backup).exists() {
+        fs::copy(path, &backup)?;
+        File::open(&backup)?.sync_all()?;
     }
-    // From the beginning: who has it open by then reads on whatever its mode becomes
-    let mut options = OpenOptions::new();
-    let file = options.read(true).write(true).create_new(true).mode(MODE).open(&temporary)?;
-    let written = (|| {
-        match fs::metadata(path) {
-            Ok(old) => {
-                file.set_permissions(old.permissions())?;
-                std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()))?;
-            }
-            Err(_) => file.set_permissions(fs::Permissions::from_mode(MODE))?,
-        }
-        file.write_all_at(bytes, 0)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    })();
-    if let Err(error) = written {
-        // What matters is said by the first error.
-        let _ = fs::remove_file(&temporary);
-        return Err(error);
-    }
-    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()?;
-    Ok(file)
+    Ok(())
+}
+
+/// A file's content that is a snapshot alone.
+fn compacted(schema: &Value, snapshot: &Value) -> Vec<u8> {
+    let mut bytes = log::encode(schema);
+    bytes.extend(log::encode(snapshot));
+    bytes
+}
+
+/// In milliseconds since 1970.
+fn now() -> Option<i64> {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    i64::try_from(since_epoch.as_millis()).ok()
 }
 
 impl FileJournal {
-    fn new(path: PathBuf, file: File, length: u64, base: u64, lock: File) -> Result<FileJournal, OpenError> {
-        let file = Arc::new(file);
-        match Syncer::start(path.display().to_string(), file.clone()) {
-            Ok(syncer) => Ok(FileJournal { path, file, syncer, length, base, torn: false, _lock: lock }),
+    fn new(
+        path: PathBuf,
+        file: OnDisk,
+        length: u64,
+        base: u64,
+        lock: File,
+    ) -> Result<FileJournal, OpenError> {
+        match Syncer::start(path.display().to_string(), Arc::new(file), length, base) {
+            Ok(syncer) => Ok(FileJournal { path, syncer, _lock: lock }),
             Err(source) => Err(OpenError::Io { what: "start a thread for", path, source }),
         }
-    }
-
-    /// Copies the file as it is beside itself, unless a copy of that version is there already.
-    fn back_up(&self, version: &str) -> io::Result<()> {
-        let mut backup = self.path.as_os_str().to_owned();
-        backup.push(format!(".backup{version}"));
-        if !Path::new(&backup).exists() {
-            fs::copy(&self.path, &backup)?;
-            File::open(&backup)?.sync_all()?;
-        }
-        Ok(())
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.torn {
-            self.cut()?;
-        }
-        self.torn = true;
-        self.file.write_all_at(bytes, self.length)?;
-        self.torn = false;
-        self.syncer.wrote(bytes, self.length);
-        self.length += bytes.len() as u64;
-        Ok(())
-    }
-
-    /// Takes away what a failed write left.
-    fn cut(&mut self) -> io::Result<()> {
-        self.file.set_len(self.length)?;
-        self.torn = false;
-        Ok(())
-    }
-
-    fn name(&self, error: &io::Error) -> io::Error {
-        io::Error::new(error.kind(), format!("{}: write failed ({error})", self.path.display()))
     }
 }
 
 impl Journal for FileJournal {
     fn append(&mut self, record: &Value) -> io::Result<()> {
+        let path = self.path.display();
         if self.failing() {
-            let error = format!("{}: the disk does not keep what was changed before", self.path.display());
-            return Err(io::Error::other(error));
+            return Err(io::Error::other(format!("{path}: the disk does not keep what was changed before")));
         }
-        if let Err(error) = self.write(&log::encode(record)) {
-            if let Err(cut) = self.cut() {
-                warn!("{}: cannot take a failed write back, will try again: {cut}", self.path.display());
-            }
-            return Err(self.name(&error));
-        }
-        Ok(())
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("{path}: write failed ({error})"));
+        self.syncer.append(&log::encode(record)).map_err(named)
     }
 
     fn appended(&self) -> u64 {
@@ -327,53 +280,15 @@ impl Journal for FileJournal {
     }
 
     fn wants_compaction(&self) -> bool {
-        self.length > 2 * self.base + COMPACT_MIN_GROWTH
+        let (length, base) = self.syncer.lengths();
+        length > 2 * base + COMPACT_MIN_GROWTH
     }
 
-    fn compact(&mut self, schema: &Value, snapshot: &Value) -> io::Result<()> {
-        let mut bytes = log::encode(schema);
-        bytes.extend(log::encode(snapshot));
-        // Also after a failure: the next try is due when the file has grown as much again.
-        self.base = self.length;
-        self.file = Arc::new(replace(&self.path, &bytes).map_err(|error| self.name(&error))?);
-        self.syncer.replaced(self.file.clone());
-        self.length = bytes.len() as u64;
-        self.base = self.length;
-        self.torn = false;
-        Ok(())
+    fn compact(&mut self, schema: &Value, snapshot: &Value) {
+        self.syncer.rewrite(compacted(schema, snapshot));
     }
 
     fn date(&self) -> Option<i64> {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-        i64::try_from(since_epoch.as_millis()).ok()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    /// A write that fails leaves neither a torn record nor a gap, and the next one goes well.
-    #[test]
-    fn a_failed_write_is_taken_back() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("conf.db");
-        let (_, mut journal) = open(&path, crate::open_vswitch::schema()).unwrap();
-        journal.append(&json!({ "_comment": "one" })).unwrap();
-        let good = fs::read(&path).unwrap();
-
-        let writable = std::mem::replace(&mut journal.file, Arc::new(File::open(&path).unwrap()));
-        let error = journal.append(&json!({ "_comment": "two" })).unwrap_err();
-        assert!(error.to_string().contains("conf.db: write failed"), "{error}");
-        journal.file = writable;
-        // What a half-written record leaves on the disk.
-        journal.file.write_all_at(b"OVSDB JSON 99 tor", journal.length).unwrap();
-        journal.append(&json!({ "_comment": "3" })).unwrap();
-
-        let bytes = fs::read(&path).unwrap();
-        assert!(bytes.starts_with(&good));
-        let contents = log::decode(&bytes).unwrap();
-        assert_eq!((contents.records.len(), contents.damage), (3, None));
+        now()
     }
 }

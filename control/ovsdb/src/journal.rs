@@ -32,9 +32,9 @@ pub trait Journal {
         false
     }
 
-    /// Replaces everything by the schema and one record that makes the present content. On an error the old content
-    /// stays.
-    fn compact(&mut self, schema: &Value, snapshot: &Value) -> io::Result<()>;
+    /// Has the schema and one record that makes the present content stand for all that was added, by and by. If that fails,
+    /// the old content stays.
+    fn compact(&mut self, schema: &Value, snapshot: &Value);
 
     /// What to stamp records with, in milliseconds since 1970.
     fn date(&self) -> Option<i64> {
@@ -51,7 +51,5 @@ impl Journal for NoJournal {
         Ok(())
     }
 
-    fn compact(&mut self, _schema: &Value, _snapshot: &Value) -> io::Result<()> {
-        Ok(())
-    }
+    fn compact(&mut self, _schema: &Value, _snapshot: &Value) {}
 }

@@ -2,7 +2,8 @@
 //!
 //! `value` and `schema` say what a database may hold, `row` and `database` hold it. A request takes this way:
 //! `framing` → `server` → `rpc` → `execution` (with `condition`, `mutation`) → `transaction` → `record` → `journal`,
-//! and back through `monitor`. `log` is the file's format, `file` the file itself, and `durable` waits for the disk.
+//! and back through `monitor`. `log` is the file's format, `file` opens one, `durable` writes to it and waits
+//! for the disk, which is `medium`.
 #![forbid(unsafe_code)]
 
 mod condition;
@@ -16,6 +17,7 @@ mod framing;
 mod journal;
 mod locks;
 pub mod log;
+mod medium;
 mod monitor;
 mod mutation;
 pub mod open_vswitch;

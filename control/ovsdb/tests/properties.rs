@@ -264,9 +264,7 @@ impl Journal for Memory {
         self.0.borrow_mut().extend(ovsdb::log::encode(record));
         Ok(())
     }
-    fn compact(&mut self, _schema: &Value, _snapshot: &Value) -> io::Result<()> {
-        Ok(())
-    }
+    fn compact(&mut self, _schema: &Value, _snapshot: &Value) {}
 }
 
 /// The whole content, as far as the log keeps it, or all of it.
