@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use harness::pki::{Kind, Pki};
 use harness::topology::{Shell, UNDERLAY, UNDERLAY6, reaches, two_switches};
 use harness::traffic::{self, Sequence};
 use harness::{Capture, Host, Keys, poll_within};
@@ -77,6 +78,64 @@ fn by_every_road() {
     }
 }
 
+/// Each end signed its own certificate, or one authority signed both. Beside what has the same proofs; a third, with the wrong name,
+/// stays down.
+#[test]
+fn by_certificates() {
+    let hosts = two_switches(1500);
+    let [a, b] = &hosts;
+    second_bridge(&hosts);
+    let pki = Pki::new();
+    let ca = pki.authority("ca");
+    let signed = [pki.issue(&ca, "a", Kind::P256), pki.issue(&ca, "b", Kind::Rsa)];
+    let own = [pki.self_signed("a", Kind::Rsa), pki.self_signed("b", Kind::P256)];
+    for (pairs, asked) in [
+        (&own, [1, 0].map(|peer: usize| format!("options:remote_cert={}", own[peer].cert.display()))),
+        (&signed, ["b", "a"].map(|peer| format!("options:remote_name={peer}.test"))),
+    ] {
+        let capture = Capture::wire([a, b], "u0", "");
+        for (h, pair) in hosts.iter().zip(pairs) {
+            h.vsctl(&format!(
+                "set Open_vSwitch . other_config:certificate={} other_config:private_key={} other_config:ca_cert={}",
+                pair.cert.display(),
+                pair.key.display(),
+                ca.cert.display()
+            ));
+        }
+        for (bridge, name, kind) in [("br0", "t0", "vxlan"), ("br1", "t1", "geneve")] {
+            for ((h, asked), remote) in hosts.iter().zip(&asked).zip([UNDERLAY[1], UNDERLAY[0]]) {
+                h.vsctl(&format!(
+                    "add-port {bridge} {name} -- set interface {name} type={kind} options:remote_ip={remote} {asked}"
+                ));
+            }
+        }
+        crossed(&hosts);
+        reaches(a, SECOND[1]);
+        let keys = Keys::export(a);
+        let mut seen = capture.stop();
+        seen.open_with(keys);
+        seen.assert_clean_within(1500);
+        for kind in ["vxlan", "geneve"] {
+            assert!(seen.count(&format!("esp and {kind} and eth and icmp")) > 0, "no {kind}: {asked:?}");
+        }
+        // where both have begun at once the other one goes soon
+        poll_within(Duration::from_secs(20), "one IKE SA with a child SA for each way of each kind", || {
+            let status = a.appctl("ipsec/status");
+            let count = |what: &str| status.matches(what).count();
+            ((count("  IKE SA "), count("  Child SA ")) == (1, 4)).then_some(())
+        });
+        for h in &hosts {
+            h.vsctl("del-port t0 -- del-port t1");
+        }
+    }
+    tunnels(&hosts, "br0", "t0", UNDERLAY, "type=vxlan options:remote_name=c.test");
+    poll_within(Duration::from_secs(20), "who it is, and who it ought to be", || {
+        let error = a.get("interface", "t0", "error");
+        ["b.test", "c.test"].iter().all(|name| error.contains(name)).then_some(())
+    });
+    assert!(!traffic::try_ping(a, &format!("-c2 -i0.2 -W1 {}", b.docker0())).success());
+}
+
 /// GRE, VXLAN and Geneve between the same two hosts, all of it rekeyed under load; one of them goes, the rest stays.
 #[test]
 fn beside_gre() {
@@ -144,4 +203,17 @@ fn never_in_the_clear() {
     let clear = |from: &str| seen.outer(&format!("udp dst port 4789 and src host {from}"));
     assert_eq!(clear(UNDERLAY[0]), 0);
     assert!(clear(UNDERLAY[1]) > 0, "the other one has sent some");
+}
+
+/// The same packets by their selectors, and others by what is in them: what there were SAs for is not that any more.
+#[test]
+fn another_kind_at_the_same_port() {
+    let hosts = two_switches(1500);
+    let [a, b] = &hosts;
+    tunnels(&hosts, "br0", "t0", UNDERLAY, &format!("type=vxlan options:dst_port=4790 {PSK}"));
+    reaches(a, &b.docker0());
+    for h in &hosts {
+        h.vsctl("set interface t0 type=geneve");
+    }
+    reaches(a, &b.docker0());
 }

@@ -66,7 +66,7 @@ impl Pair {
 
     /// All that there have to be child SAs for.
     fn protects(&self) -> Vec<Selector> {
-        self.wanted.kinds().into_iter().flat_map(selectors).collect()
+        self.policies.keys().copied().flat_map(selectors).collect()
     }
 
     /// There is an SA for this. Once there are all, nothing is wrong any more.
@@ -152,6 +152,11 @@ impl Peers {
                 None => self.establish(key, wanted),
             };
             let told: Result<BTreeMap<Kind, PolicyId>, String> = read.map(|mut pair| {
+                if self.withdraw(&mut pair, sas) {
+                    changed = true;
+                    // A kind that comes may have the selectors of one that goes, but not its SAs
+                    self.engine.configure(now, pair.peer, config(key, &pair));
+                }
                 changed |= self.allot(&mut pair, key, sas);
                 let policies = pair.policies.clone();
                 self.engine.configure(now, pair.peer, config(key, &pair));
@@ -171,16 +176,19 @@ impl Peers {
         (plan, changed)
     }
 
-    /// Sees to it that each kind of a pair's tunnels has its policy, in `sas`, as long as numbers last. True: they have changed.
-    fn allot(&mut self, pair: &mut Pair, key: PairKey, sas: &mut Sas) -> bool {
+    /// Takes the policies of kinds that a pair has no tunnels of any more, with their SAs. True: there were some.
+    fn withdraw(&mut self, pair: &mut Pair, sas: &mut Sas) -> bool {
         let kinds = pair.wanted.kinds();
         let gone: Vec<_> = pair.policies.extract_if(.., |kind, _| !kinds.contains(kind)).collect();
-        let mut changed = !gone.is_empty();
-        for (_, policy) in gone {
-            sas.remove(policy);
-            self.retired.push(policy);
-        }
-        for kind in kinds {
+        gone.iter().for_each(|(_, policy)| sas.remove(*policy));
+        self.retired.extend(gone.iter().map(|(_, policy)| *policy));
+        !gone.is_empty()
+    }
+
+    /// Sees to it that each kind of a pair's tunnels has its policy, in `sas`, as long as numbers last. True: they have changed.
+    fn allot(&mut self, pair: &mut Pair, key: PairKey, sas: &mut Sas) -> bool {
+        let mut changed = false;
+        for kind in pair.wanted.kinds() {
             let standing = pair.policies.get(&kind).copied();
             let Some(policy) = standing.or_else(|| self.policies.take().map(PolicyId)) else { continue };
             pair.policies.insert(kind, policy);
