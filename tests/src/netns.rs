@@ -70,6 +70,12 @@ impl Netns {
         peer.sh(&format!("ip link set {peer_dev} up"));
     }
 
+    /// No frames but the test's: nobody here speaks IPv6 of his own accord.
+    #[track_caller]
+    pub fn quiet(&self) {
+        self.sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1");
+    }
+
     /// Makes a veth end behave like a NIC without segmentation offload: no frame longer than the MTU crosses it, and
     /// what arrives may be coalesced. A bare veth would pass superframes and hide what a wire would show.
     #[track_caller]

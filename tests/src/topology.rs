@@ -301,6 +301,22 @@ pub fn two_switches(mtu: u32) -> [Host; 2] {
     hosts
 }
 
+/// A host with so many devices, and where a test holds the far ends of their wires. Nothing but its frames passes them.
+/// ```text
+///   [ p0 ]─── q0
+///   [ p1 ]─── q1
+/// ```
+#[track_caller]
+pub fn wired(name: &str, devices: usize) -> (Host, Netns) {
+    let (host, far) = (Host::new(name, 11), Netns::new("far"));
+    host.ns.quiet();
+    far.quiet();
+    for i in 0..devices {
+        host.ns.veth(&format!("p{i}"), &far, &format!("q{i}"), 1500);
+    }
+    (host, far)
+}
+
 /// Three hosts in a row; hB has a tunnel to each side:
 /// ```text
 ///   [ hA docker0 ]            [ hB docker0 ]             [ hC docker0 ]

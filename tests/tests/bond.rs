@@ -15,11 +15,6 @@ const BROADCAST: [u8; 6] = [0xff; 6];
 const INSIDE: [u8; 6] = [2, 0, 0, 0, 1, 1];
 const OUTSIDE: [u8; 6] = [2, 0, 0, 0, 1, 2];
 
-/// No frames but the test's.
-fn quiet(ns: &Netns) {
-    ns.sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1");
-}
-
 /// A switch with a port `p` and a bond of `e0` and `e1`; a test holds the far ends of their wires.
 /// ```text
 ///   [ p ]─── q
@@ -38,7 +33,7 @@ type Seen = BTreeMap<u32, Vec<(String, Vec<u8>)>>;
 impl Bench {
     fn hosts(tag: &str) -> (Host, Netns) {
         let (host, far) = (Host::new(tag, 11), Netns::new("far"));
-        [&host.ns, &far].into_iter().for_each(quiet);
+        [&host.ns, &far].into_iter().for_each(Netns::quiet);
         for (i, (near, end)) in [("p", "q"), ("e0", "f0"), ("e1", "f1")].into_iter().enumerate() {
             host.ns.veth(near, &far, end, 1500);
             host.ns.sh(&format!("ip link set {near} address 02:00:00:00:00:0{i}"));
@@ -201,7 +196,7 @@ struct Site {
 impl Site {
     fn new(host: Host, station: [u8; 6]) -> Site {
         let far = Netns::new("far");
-        [&host.ns, &far].into_iter().for_each(quiet);
+        [&host.ns, &far].into_iter().for_each(Netns::quiet);
         host.ns.veth("p", &far, "q", 1500);
         host.vsctl("add-br br0 -- set bridge br0 datapath_type=netdev -- add-port br0 p");
         let frames = Frames::start(&far, &["q".to_owned()]);

@@ -42,10 +42,6 @@ const COMMANDS: [&str; 9] = [
 /// What was sent, in words, and where it arrived, with which tags.
 type Seen = BTreeMap<String, Vec<String>>;
 
-fn quiet(ns: &Netns) {
-    ns.sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1");
-}
-
 fn ends(devices: &[&str]) -> Vec<String> {
     devices.iter().map(|device| format!("q{device}")).collect()
 }
@@ -65,7 +61,7 @@ struct Scene {
 impl Scene {
     fn new(host: Host) -> Scene {
         let far = Netns::new("far");
-        [&host.ns, &far].into_iter().for_each(quiet);
+        [&host.ns, &far].into_iter().for_each(Netns::quiet);
         for (near, end) in DEVICES.iter().zip(ends(&DEVICES)) {
             host.ns.veth(near, &far, &end, 1500);
         }
@@ -153,7 +149,7 @@ struct Peer {
 impl Peer {
     fn new(mut host: Host) -> Peer {
         let far = Netns::new("peer-far");
-        [&host.ns, &far].into_iter().for_each(quiet);
+        [&host.ns, &far].into_iter().for_each(Netns::quiet);
         host.ns.veth("s", &far, "qs", 1500);
         host.start();
         host.vsctl("add-br br0");

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use harness::frames::{Frames, frame};
 use harness::ovs::Ovs;
+use harness::topology::wired;
 use harness::{Host, Netns, cli};
 
 const BROADCAST: [u8; 6] = [0xff; 6];
@@ -24,14 +25,8 @@ fn station(port: usize) -> [u8; 6] {
 
 impl Bench {
     fn new(real: bool) -> Bench {
-        let (mut host, far) = (Host::new("one", 11), Netns::new("far"));
-        for ns in [&host.ns, &far] {
-            ns.sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1");
-        }
+        let (mut host, far) = wired("one", PORTS);
         let devices: Vec<String> = (0..PORTS).map(|i| format!("q{i}")).collect();
-        for (i, far_device) in devices.iter().enumerate() {
-            host.ns.veth(&format!("p{i}"), &far, far_device, 1500);
-        }
         let ovs = real.then(|| Ovs::start(&host));
         if !real {
             host.start();

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use datapath::wire::checksum::{Sum, pseudo};
 use harness::frames::{Frames, numbered};
 use harness::ovs::Ovs;
-use harness::topology::{UNDERLAY, two_switches};
+use harness::topology::{UNDERLAY, two_switches, wired};
 use harness::{Host, Netns, poll};
 
 /// What each port is told, in the language of `ovs-vsctl set port`. Queries come from p6.
@@ -30,17 +30,6 @@ struct Bench {
 }
 
 impl Bench {
-    fn hosts(tag: &str) -> (Host, Netns) {
-        let (host, far) = (Host::new(tag, 11), Netns::new("far"));
-        for ns in [&host.ns, &far] {
-            ns.sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1");
-        }
-        for i in 0..PORTS.len() {
-            host.ns.veth(&format!("p{i}"), &far, &format!("q{i}"), 1500);
-        }
-        (host, far)
-    }
-
     fn configured(host: Host, far: Netns) -> Bench {
         host.vsctl("add-br br0 -- set bridge br0 datapath_type=netdev mcast_snooping_enable=true");
         for (i, settings) in PORTS.iter().enumerate() {
@@ -79,8 +68,8 @@ struct Both {
 
 impl Both {
     fn start() -> Both {
-        let (mut ours, far) = Bench::hosts("ours");
-        let (real, real_far) = Bench::hosts("real");
+        let (mut ours, far) = wired("ours", PORTS.len());
+        let (real, real_far) = wired("real", PORTS.len());
         let ovs = Ovs::start(&real);
         ours.start();
         let (ours, real) = (Bench::configured(ours, far), Bench::configured(real, real_far));

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use harness::frames::{Frames, frame};
 use harness::ovs::Ovs;
 use harness::sflow::{Collector, Flow, Records, find};
-use harness::topology::{UNDERLAY, reaches, two_switches};
+use harness::topology::{UNDERLAY, reaches, two_switches, wired};
 use harness::{Host, Netns, poll};
 
 /// What each port is told, in the language of `ovs-vsctl set port`.
@@ -37,13 +37,7 @@ struct Bench {
 
 impl Bench {
     fn hosts(tag: &str) -> (Host, Netns) {
-        let (host, far) = (Host::new(tag, 11), Netns::new("far"));
-        for ns in [&host.ns, &far] {
-            ns.sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1");
-        }
-        for i in 0..PORTS.len() {
-            host.ns.veth(&format!("p{i}"), &far, &format!("q{i}"), 1500);
-        }
+        let (host, far) = wired(tag, PORTS.len());
         host.ns.veth("m0", &far, "c0", 1500);
         host.ns.sh("ip addr add 192.0.2.1/24 dev m0");
         far.sh("ip addr add 192.0.2.2/24 dev c0");

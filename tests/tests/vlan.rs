@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use harness::frames::{Frames, frame};
 use harness::ovs::Ovs;
-use harness::topology::{UNDERLAY, reaches, two_switches};
+use harness::topology::{UNDERLAY, reaches, two_switches, wired};
 use harness::{Capture, Host, Netns, traffic};
 
 const BROADCAST: [u8; 6] = [0xff; 6];
@@ -51,13 +51,7 @@ struct Bench {
 
 impl Bench {
     fn hosts(tag: &str) -> (Host, Netns, Vec<String>) {
-        let (host, far) = (Host::new(tag, 11), Netns::new("far"));
-        for ns in [&host.ns, &far] {
-            ns.sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1");
-        }
-        for i in 0..PORTS.len() {
-            host.ns.veth(&format!("p{i}"), &far, &format!("q{i}"), 1500);
-        }
+        let (host, far) = wired(tag, PORTS.len());
         let devices = (0..PORTS.len()).map(|i| format!("q{i}")).collect();
         (host, far, devices)
     }

@@ -122,20 +122,11 @@ pub fn pair_up(mut asks: Vec<Ask>) -> (BTreeMap<PairKey, WantedPair>, BTreeMap<S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reconcile::protection::{Auth, Encapsulation};
+    use crate::reconcile::protection::Auth;
     use crate::secret::SecretText;
 
     fn ask(tunnel: &str, remote: &str, psk: &str, stands: bool) -> Ask {
-        let protection = Protection {
-            auth: Auth::Psk(SecretText::new(psk)),
-            encapsulation: Encapsulation::Auto,
-            plaintext: false,
-            ike_lifetime: None,
-            esp_lifetime: None,
-            liveness: None,
-            local_id: None,
-            remote_id: None,
-        };
+        let protection = Protection::by(Auth::Psk(SecretText::new(psk)));
         let key = PairKey { local: None, remote: remote.parse().unwrap() };
         Ask { tunnel: tunnel.into(), kind: None, key, protection, stands }
     }

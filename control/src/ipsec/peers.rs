@@ -295,7 +295,7 @@ fn config(key: PairKey, pair: &Pair) -> PeerConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reconcile::protection::{Auth, Encapsulation};
+    use crate::reconcile::protection::Auth;
     use crate::secret::SecretText;
 
     fn key(last: u8) -> PairKey {
@@ -303,17 +303,10 @@ mod tests {
     }
 
     fn wanted(tunnels: &[&str], auth: Auth) -> WantedPair {
-        let protection = Protection {
-            auth,
-            encapsulation: Encapsulation::Auto,
-            plaintext: false,
-            ike_lifetime: None,
-            esp_lifetime: None,
-            liveness: None,
-            local_id: None,
-            remote_id: None,
-        };
-        WantedPair { protection, tunnels: tunnels.iter().map(|t| ((*t).to_owned(), None)).collect() }
+        WantedPair {
+            protection: Protection::by(auth),
+            tunnels: tunnels.iter().map(|t| ((*t).to_owned(), None)).collect(),
+        }
     }
 
     fn psk(text: &str) -> Auth {

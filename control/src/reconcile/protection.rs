@@ -79,6 +79,23 @@ pub struct Protection {
     pub remote_id: Option<String>,
 }
 
+#[cfg(test)]
+impl Protection {
+    /// By a row that says nothing else.
+    pub fn by(auth: Auth) -> Protection {
+        Protection {
+            auth,
+            encapsulation: Encapsulation::Auto,
+            plaintext: false,
+            ike_lifetime: None,
+            esp_lifetime: None,
+            liveness: None,
+            local_id: None,
+            remote_id: None,
+        }
+    }
+}
+
 /// How each end shows the other who it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Auth {
@@ -419,19 +436,6 @@ mod tests {
         (read, warnings)
     }
 
-    fn with(auth: Auth) -> Protection {
-        Protection {
-            auth,
-            encapsulation: Encapsulation::Auto,
-            plaintext: false,
-            ike_lifetime: None,
-            esp_lifetime: None,
-            liveness: None,
-            local_id: None,
-            remote_id: None,
-        }
-    }
-
     fn host() -> HostSettings {
         HostSettings {
             certificate: some("/pki/a.pem"),
@@ -501,7 +505,7 @@ mod tests {
             ),
         ] {
             let (read, warnings) = parse(kind, options, host);
-            assert_eq!(read, Some(Ok(with(want))), "{kind} {options:?}");
+            assert_eq!(read, Some(Ok(Protection::by(want))), "{kind} {options:?}");
             assert_eq!(warnings, [] as [String; 0]);
         }
     }
@@ -547,7 +551,7 @@ mod tests {
 
     #[test]
     fn how() {
-        let psk = with(Auth::Psk(SecretText::new("x")));
+        let psk = Protection::by(Auth::Psk(SecretText::new("x")));
         let secs = |n| Some(Duration::from_secs(n));
         let none = Vec::new;
         for (option, value, want, warning) in [
