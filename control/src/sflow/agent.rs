@@ -211,6 +211,11 @@ impl Agent {
         });
     }
 
+    /// Ports whose index `stands` does not know are gone, and what they were told of counts no more.
+    pub fn keep(&mut self, stands: impl Fn(u32) -> bool) {
+        self.counters.retain(|source, _| *source == SWITCH || stands(*source));
+    }
+
     /// What the switch has counted by now.
     pub fn switch(&mut self, switch: &SwitchCounters, now: Duration) {
         let [user, system] = switch.cpu_ms;

@@ -238,3 +238,14 @@ proptest! {
         prop_assert_eq!((flow_numbers as usize, told), (flows.len(), ports + 1));
     }
 }
+
+#[test]
+fn ports_that_are_gone_take_no_memory() {
+    let mut agent = Agent::new(AGENT, 0, 1);
+    agent.switch(&SwitchCounters::default(), SECOND);
+    for index in 1..100 {
+        agent.port(&PortCounters { index, ..PortCounters::default() }, SECOND);
+        agent.keep(|stands| stands == index);
+    }
+    assert_eq!(agent.counters.keys().copied().collect::<Vec<_>>(), [99, SWITCH]);
+}

@@ -109,6 +109,8 @@ impl Sflow {
                 }
             };
             entry.devices = state.bridges.get(&name).map(|b| devices(b, links)).unwrap_or_default();
+            let Entry { agent, devices, .. } = &mut entry;
+            agent.keep(|index| devices.contains_key(&index));
             guard.entries.insert(name, entry);
         }
         let mut changed = false;
