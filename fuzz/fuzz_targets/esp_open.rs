@@ -1,8 +1,8 @@
 //! ESP packets from the underlay, forged, replayed and sealed with the right key, on their way to a protected tunnel.
 //!
-//! Input: a byte whose lowest bit says whether sequence numbers are extended, a byte for the window's width, then packets: a byte
-//! of [flags](SEALED), the whole sequence number (8, little-endian), the next header, the length of what follows (2,
-//! little-endian), and the payload or, when it is not to be sealed, the packet.
+//! Input: a byte whose lowest bit says whether sequence numbers are extended, and the next two what the SA is for; a byte for the
+//! window's width; then packets: a byte of [flags](SEALED), the whole sequence number (8, little-endian), the next header, the
+//! length of what follows (2, little-endian), and the payload or, when it is not to be sealed, the packet.
 #![no_main]
 
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ use datapath::esp::key::Aad;
 use datapath::esp::open::unpad;
 use datapath::esp::seal::seal;
 use datapath::esp::{ICV, InboundSa, PAYLOAD, Road, SaConfig, SaKey, Selector, sealed_len};
-use datapath::port::{RxPacket, RxRoad};
+use datapath::port::{InUdp, RxPacket, RxRoad};
 use datapath::slab::{Piece, Slab};
 use datapath::snapshot::{BridgeId, Policy, PolicyId, Port, PortId, PortKind, Snapshot};
 use datapath::tunnel::decap::decap;
@@ -37,15 +37,26 @@ const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
 const ELSE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 3));
 const SPI: u32 = 0x0102_0304;
 
+const VXLAN: InUdp = InUdp::Vxlan(4789);
+const GENEVE: InUdp = InUdp::Geneve(6081);
+/// What SAs are for.
+const SELECTORS: [Selector; 4] = [
+    Selector::Gre,
+    Selector::InUdp { kind: VXLAN, from_port: false },
+    Selector::InUdp { kind: VXLAN, from_port: true },
+    Selector::InUdp { kind: GENEVE, from_port: false },
+];
+
 static KEY: LazyLock<SaKey> = LazyLock::new(key);
 
 fn key() -> SaKey {
     SaKey::aes_gcm(&[0x42; 20]).expect("16 bytes of key and 4 of salt")
 }
 
-fn host(esn: bool, window: u32) -> (Snapshot, Arc<InboundSa>) {
+/// A tunnel of each kind, and the SA of one of them.
+fn host(esn: bool, selector: Selector, window: u32) -> (Snapshot, Arc<InboundSa>) {
     let config = SaConfig {
-        selector: Selector::Gre,
+        selector,
         spi: SPI,
         local: HERE,
         remote: THERE,
@@ -55,20 +66,32 @@ fn host(esn: bool, window: u32) -> (Snapshot, Arc<InboundSa>) {
         hard_bytes: u64::MAX,
     };
     let sa = Arc::new(InboundSa::new(config, key(), PolicyId(0), window));
-    let tunnel = Tunnel::new(TunnelConfig::to(THERE), Some(HERE), 1500);
-    let port = Arc::new(Port::new(
-        PortId(0),
-        BridgeId(0),
-        1,
-        "gre0",
-        PortKind::Tunnel(Arc::new(Tunnel { policy: Some(PolicyId(0)), ..tunnel })),
-    ));
-    let policy =
-        Policy { name: "gre0".into(), local: None, remote: THERE, outbound: None, may_send_plain: false };
+    let kinds = [None, Some(VXLAN), Some(GENEVE)];
+    let protected = match selector {
+        Selector::Gre => None,
+        Selector::InUdp { kind, .. } => Some(kind),
+    };
+    let port = |(i, in_udp): (u16, Option<InUdp>)| {
+        let tunnel = Tunnel::new(TunnelConfig { in_udp, ..TunnelConfig::to(THERE) }, Some(HERE), 1500);
+        // that of another kind has another policy
+        let policy = Some(PolicyId(u16::from(in_udp != protected)));
+        let kind = PortKind::Tunnel(Arc::new(Tunnel { policy, ..tunnel }));
+        Arc::new(Port::new(PortId(i), BridgeId(0), i + 1, format!("t{i}"), kind))
+    };
+    let ports: Vec<_> = (0..).zip(kinds).map(port).collect();
+    let policy = |name: &str| {
+        Some(Arc::new(Policy {
+            name: name.into(),
+            local: None,
+            remote: THERE,
+            outbound: None,
+            may_send_plain: false,
+        }))
+    };
     let mut snapshot = Snapshot {
-        demux: Demux::build([&port].into_iter()).expect("one tunnel"),
-        ports: vec![Some(port)],
-        policies: vec![Some(Arc::new(policy))],
+        demux: Demux::build(ports.iter()).expect("tunnels that differ"),
+        ports: ports.into_iter().map(Some).collect(),
+        policies: vec![policy("t"), policy("others")],
         ..Snapshot::default()
     };
     snapshot.inbound.insert(SPI, Arc::clone(&sa));
@@ -96,10 +119,11 @@ fuzz_target!(|data: &[u8]| {
     if let Ok((len, _)) = unpad(data) {
         assert!(len + 2 <= data.len());
     }
-    let [esn, width, rest @ ..] = data else { return };
+    let [kind, width, rest @ ..] = data else { return };
     let mut rest = rest;
-    let (esn, width) = (esn & 1 != 0, 32 + 8 * u32::from(*width));
-    let (snapshot, sa) = host(esn, width);
+    let (esn, width) = (kind & 1 != 0, 32 + 8 * u32::from(*width));
+    let selector = SELECTORS[usize::from(kind >> 1 & 3)];
+    let (snapshot, sa) = host(esn, selector, width);
     let mut slab = Slab::new();
     let mut model = Model { esn, width: width.into(), top: 0, seen: BTreeSet::new() };
     while let Some((record, after)) = rest.split_first_chunk::<12>() {
@@ -145,10 +169,24 @@ fuzz_target!(|data: &[u8]| {
         }
         assert_eq!(sa.usage().sequence, model.top);
         match result {
-            Ok((_, frame, _)) => {
-                assert!(genuine && next_header == proto::GRE);
-                // RFC 2784: at least four bytes of header
-                assert!(frame.off >= data.off + (PAYLOAD + 4) as u32);
+            Ok((port, frame, _)) => {
+                assert!(genuine && next_header == selector.protocol());
+                let Some(PortKind::Tunnel(tunnel)) = snapshot.port(port).map(|port| &port.kind) else {
+                    unreachable!("a tunnel");
+                };
+                assert_eq!(tunnel.policy, Some(sa.policy));
+                let ports =
+                    payload.first_chunk().map(|[a, b, c, d]| [[*a, *b], [*c, *d]].map(u16::from_be_bytes));
+                // RFC 2784: at least four bytes of header; of VXLAN and Geneve, and of UDP, eight
+                let header = match selector {
+                    Selector::Gre => 4,
+                    Selector::InUdp { kind, from_port } => {
+                        let [from, to] = ports.expect("ports");
+                        assert!(to == kind.port() && (!from_port || from == kind.port()));
+                        16
+                    }
+                };
+                assert!(frame.off >= data.off + (PAYLOAD + header) as u32);
                 assert!(frame.off + frame.len <= data.off + data.len - (2 + ICV) as u32);
             }
             Err(DropReason::EspDummy) => assert!(genuine && next_header == proto::NO_NEXT_HEADER),

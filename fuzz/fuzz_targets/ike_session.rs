@@ -137,6 +137,13 @@ impl Wire {
                 1 => self.with(host, |endpoint, now| endpoint.configure(now, PEER, config(host))),
                 2 => self.with(host, |endpoint, now| endpoint.initiate(now, PEER)),
                 3 => self.with(host, |endpoint, now| endpoint.unknown_spi(now, path(1 - host).local.ip(), 7)),
+                // one bit for each kind of traffic: it is, or is not, to be protected any more
+                bits @ 0xf8.. => {
+                    let kinds = SELECTORS.iter().enumerate().filter(|(i, _)| bits >> i & 1 != 0);
+                    let protects = kinds.map(|(_, selector)| *selector).collect();
+                    let config = PeerConfig { protects, ..config(host) };
+                    self.with(host, |endpoint, now| endpoint.configure(now, PEER, config));
+                }
                 _ => self.with(host, |endpoint, now| endpoint.reauthenticate(now, PEER)),
             },
         }
