@@ -5,7 +5,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use openflow::{Bridge, Event, Port, PortConfig, Session};
+use openflow::{Bridge, Event, Port, PortConfig, Session, Version};
 
 fuzz_target!(|data: &[u8]| {
     let Some((choice, said)) = data.split_first() else { return };
@@ -17,7 +17,7 @@ fuzz_target!(|data: &[u8]| {
             .into(),
         ..Bridge::default()
     };
-    let mut session = Session::new();
+    let mut session = Session::new(Version::ALL);
     assert!(matches!(session.poll(), Ok(Some(Event::Send(_)))));
     session.receive(&[version, 0, 0, 8, 0, 0, 0, 1]);
     for piece in said.chunks(1 + usize::from(choice >> 1)) {

@@ -33,8 +33,10 @@ pub struct Broken {
 
 /// See the module. Whoever holds it calls [`Session::receive`] only after [`Session::poll`] has nothing more, so that a
 /// client which sends without reading makes nothing grow.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Session {
+    /// That may be agreed on.
+    versions: Vec<Version>,
     /// Agreed on.
     version: Option<Version>,
     /// Not yet a whole message. At most one message, and what came along with its end.
@@ -49,9 +51,19 @@ pub struct Session {
 }
 
 impl Session {
-    /// A client has connected. The first event is our HELLO.
-    pub fn new() -> Session {
-        Session::default()
+    /// A client has connected, and may speak these of the versions that there are. The first event is our HELLO.
+    pub fn new(versions: impl IntoIterator<Item = Version>) -> Session {
+        let mut versions: Vec<Version> = versions.into_iter().collect();
+        versions.sort_unstable();
+        Session {
+            versions,
+            version: None,
+            waiting: Vec::new(),
+            done: 0,
+            config: request::Config::default(),
+            told: None,
+            next_xid: 0,
+        }
     }
 
     /// The version agreed on.
@@ -72,7 +84,7 @@ impl Session {
     pub fn poll(&mut self) -> Result<Option<Event>, Broken> {
         if self.next_xid == 0 {
             self.next_xid = 1;
-            return Ok(Some(Event::Send(hello(self.next_xid))));
+            return Ok(Some(Event::Send(hello(&self.versions, self.next_xid))));
         }
         while let Some(message) = self.next_message()? {
             let event = match self.version {
@@ -141,13 +153,13 @@ impl Session {
             return broken("the first message is not HELLO".into(), Vec::new());
         };
         let theirs = versions(&header, message.get(HEADER_LEN..).unwrap_or_default());
-        match Version::ALL.into_iter().rev().find(|v| theirs & (1 << v.number()) != 0) {
+        match self.versions.iter().rev().find(|v| theirs & (1 << v.number()) != 0) {
             Some(version) => {
-                self.version = Some(version);
+                self.version = Some(*version);
                 Ok(())
             }
             None => {
-                let text = "this switch speaks OpenFlow 1.0 and 1.3";
+                let text = "this switch speaks OpenFlow 1.0 and 1.3, as far as column protocols of the bridge allows";
                 let farewell = Refusal::incompatible(Version::V10, text, header.xid);
                 broken(format!("no OpenFlow version in common (a client's are {theirs:#x})"), farewell)
             }
@@ -171,10 +183,10 @@ impl Session {
 }
 
 /// Ours: the best version, and a bitmap of all.
-fn hello(xid: u32) -> Vec<u8> {
-    let bitmap = Version::ALL.into_iter().fold(0, |bits, v| bits | 1 << v.number());
+fn hello(versions: &[Version], xid: u32) -> Vec<u8> {
+    let bitmap = versions.iter().fold(0, |bits, v| bits | 1 << v.number());
     let element = Writer::new().u16(VERSION_BITMAP).u16(8).u32(bitmap);
-    element.message(Version::V13.number(), HELLO, xid)
+    element.message(versions.last().unwrap_or(&Version::V10).number(), HELLO, xid)
 }
 
 /// A bit for each version that a HELLO stands for.

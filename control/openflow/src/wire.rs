@@ -18,6 +18,14 @@ impl Version {
     /// All of them, the best last.
     pub const ALL: [Version; 2] = [Version::V10, Version::V13];
 
+    /// As column `protocols` of a Bridge has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Version::V10 => "OpenFlow10",
+            Version::V13 => "OpenFlow13",
+        }
+    }
+
     /// As the header has it.
     pub fn number(self) -> u8 {
         self as u8

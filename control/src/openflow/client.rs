@@ -5,7 +5,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use openflow::{Bridge, Broken, Event, PortConfig, PortMod, Session};
+use openflow::{Bridge, Broken, Event, PortConfig, PortMod, Session, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
@@ -25,7 +25,8 @@ const UNKNOWN: [PortConfig; 3] = [PortConfig::NO_RECV, PortConfig::NO_RECV_STP, 
 /// Answers until the client leaves. It is read from only when all it has asked is answered, and told of ports only when it has
 /// read what it was told before.
 pub(super) async fn converse(stream: UnixStream, context: Rc<Context>, bridge: String, ports: Rc<Ports>) {
-    let mut client = Client { stream, session: Session::new(), news: None, context, bridge, ports };
+    let session = Session::new(context.versions(&bridge));
+    let mut client = Client { stream, session, news: None, context, bridge, ports };
     if let Err(End::Broken(broken)) = client.serve().await {
         tracing::debug!("bridge {}: an OpenFlow client is let go: {broken}", client.bridge);
         let _ = write(&mut client.stream, &broken.farewell).await;
@@ -129,9 +130,9 @@ async fn changed(news: &mut Option<watch::Receiver<Rc<Bridge>>>) -> Option<Rc<Br
 }
 
 /// Where the messages between switch and controllers can be watched. There are none.
-pub(super) async fn snoop(mut stream: UnixStream) {
+pub(super) async fn snoop(mut stream: UnixStream, context: Rc<Context>, bridge: String) {
     let mut buffer = vec![0; READ_SIZE];
-    if let Ok(Some(Event::Send(hello))) = Session::new().poll()
+    if let Ok(Some(Event::Send(hello))) = Session::new(context.versions(&bridge)).poll()
         && write(&mut stream, &hello).await.is_ok()
     {
         while stream.read(&mut buffer).await.is_ok_and(|n| n > 0) {}
@@ -143,6 +144,16 @@ async fn write(stream: &mut UnixStream, bytes: &[u8]) -> io::Result<()> {
 }
 
 impl Context {
+    /// Those that column `protocols` of the bridge allows; all that there are if it is empty.
+    fn versions(&self, bridge: &str) -> Vec<Version> {
+        let db = self.db.borrow();
+        let row = db.db().rows("Bridge").find(|(_, row)| row.str("name") == bridge);
+        let allowed =
+            row.and_then(|(_, row)| row.get("protocols")).map(ovsdb::Datum::atoms).unwrap_or_default();
+        let named = |name: &str| allowed.is_empty() || allowed.iter().any(|a| a.as_str() == Some(name));
+        Version::ALL.into_iter().filter(|version| named(version.name())).collect()
+    }
+
     /// Gives a port its settings. What the kernel refuses stays as it is, as in Open vSwitch.
     async fn modify(&self, bridge: &str, change: &PortMod, config: PortConfig) {
         let Ok(links) = self.netlink.links().await else { return };

@@ -208,7 +208,7 @@ async fn accept(listener: UnixListener, context: Rc<Context>, bridge: String, po
                     tracing::warn!("bridge {bridge}: too many OpenFlow clients: refused another");
                 }
                 Ok((stream, _)) if snoop => {
-                    clients.spawn_local(client::snoop(stream));
+                    clients.spawn_local(client::snoop(stream, context.clone(), bridge.clone()));
                 }
                 Ok((stream, _)) => {
                     let (context, bridge) = (context.clone(), bridge.clone());

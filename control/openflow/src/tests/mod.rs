@@ -77,7 +77,7 @@ fn bridge() -> Bridge {
 
 /// A session that has agreed on a version.
 fn session(version: Version) -> Session {
-    let mut session = Session::new();
+    let mut session = Session::new(Version::ALL);
     let Ok(Some(Event::Send(hello))) = session.poll() else { panic!("no HELLO") };
     assert_eq!(hex(&hello), "04000010000000010001000800000012");
     let theirs = [version.number(), 0, 0, 8, 0, 0, 0, 1];
@@ -249,7 +249,7 @@ fn versions_are_agreed_on() {
         ("05000010000000010001000800000020", None),
         ("0000000800000001", None),
     ] {
-        let mut session = Session::new();
+        let mut session = Session::new(Version::ALL);
         session.poll().unwrap();
         session.receive(&bytes(hello));
         let outcome = session.poll();
@@ -260,7 +260,23 @@ fn versions_are_agreed_on() {
             assert_eq!(hex(&farewell[8..12]), "00000000");
         }
     }
-    let mut session = Session::new();
+    for (ours, hello, agreed) in [
+        (&[Version::V13][..], "0600000800000001", Some(Version::V13)),
+        (&[Version::V13], "0100000800000001", None),
+        (&[Version::V10], "0600000800000001", Some(Version::V10)),
+        (&[], "0600000800000001", None),
+    ] {
+        let mut session = Session::new(ours.iter().copied());
+        let Ok(Some(Event::Send(greeting))) = session.poll() else { panic!("no HELLO") };
+        assert_eq!(greeting[0], ours.last().map_or(1, |v| v.number()));
+        session.receive(&bytes(hello));
+        assert_eq!(
+            (session.poll().is_ok(), session.version()),
+            (agreed.is_some(), agreed),
+            "{ours:?} {hello}"
+        );
+    }
+    let mut session = Session::new(Version::ALL);
     session.poll().unwrap();
     session.receive(&bytes("0105000800000002"));
     assert!(session.poll().is_err(), "no HELLO");
@@ -589,7 +605,7 @@ proptest! {
 
     #[test]
     fn any_bytes(bytes: Vec<u8>) {
-        let mut session = Session::new();
+        let mut session = Session::new(Version::ALL);
         let _ = session.poll();
         let _ = converse(&mut session, &bytes, &mut bridge());
     }
