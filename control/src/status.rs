@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use datapath::snapshot::PortKind;
-use ovsdb::{Database, Datum, RowUpdate};
+use ovsdb::{Database, Datum, RowUpdate, Uuid};
 
 use crate::devices::netlink::Links;
 use crate::reconcile::actual::{PortState, State};
@@ -24,12 +24,32 @@ pub fn interval(db: &Database) -> Duration {
 
 /// Column `statistics` of every interface that works, and of every mirror.
 pub fn statistics(wanted: &Wanted, state: &State, links: &Links) -> Vec<RowUpdate> {
+    let bridges = wanted.bridges.keys().filter_map(|name| state.bridges.get(name));
+    let mirrors = bridges.flat_map(|bridge| bridge.mirrors.iter().map(MirrorState::statistics));
+    mirrors.chain(of_interfaces(wanted, state, links, |_| true)).collect()
+}
+
+/// The same of interfaces that have none yet: whoever adds one may look at once.
+pub fn first_statistics(db: &Database, wanted: &Wanted, state: &State, links: &Links) -> Vec<RowUpdate> {
+    let none = |row| {
+        let statistics = db.row("Interface", row).and_then(|row| row.get("statistics"));
+        statistics.is_some_and(|pairs| pairs.pairs().is_empty())
+    };
+    of_interfaces(wanted, state, links, none)
+}
+
+fn of_interfaces(
+    wanted: &Wanted,
+    state: &State,
+    links: &Links,
+    asked: impl Fn(Uuid) -> bool,
+) -> Vec<RowUpdate> {
     let mut updates = Vec::new();
     for (name, bridge) in &wanted.bridges {
         let Some(actual) = state.bridges.get(name) else { continue };
-        updates.extend(actual.mirrors.iter().map(MirrorState::statistics));
         for (port_name, port) in &bridge.ports {
-            let (Some(row), Some(port)) = (port.row, actual.ports.get(port_name)) else { continue };
+            let Some(row) = port.row.filter(|row| asked(*row)) else { continue };
+            let Some(port) = actual.ports.get(port_name) else { continue };
             let pairs = counters(port, links).into_iter();
             let pairs = pairs.map(|(key, n)| (key, i64::try_from(n).unwrap_or(i64::MAX)));
             let columns = vec![("statistics", Datum::map(pairs))];

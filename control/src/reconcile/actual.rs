@@ -105,6 +105,8 @@ pub struct PortState {
     pub config: PortConfig,
     /// It is in a loop.
     pub looped: Option<Looped>,
+    /// How often the device's carrier had come or gone before it was a port.
+    pub carrier_changes: u32,
     /// When it was made.
     pub since: Instant,
     /// Since when it leads where it does: a tunnel's far end may become another one.
@@ -219,7 +221,17 @@ impl PortState {
     /// A port that has just been made.
     pub fn new(port: Arc<Port>, attachment: Attachment, fdb: Arc<Fdb>) -> PortState {
         let (bond, config, since) = (None, PortConfig::default(), Instant::now());
-        PortState { port, attachment, fdb, bond, config, looped: None, since, leads_since: since }
+        PortState {
+            port,
+            attachment,
+            fdb,
+            bond,
+            config,
+            looped: None,
+            carrier_changes: 0,
+            since,
+            leads_since: since,
+        }
     }
 
     /// Whether it is a member of that bond.

@@ -11,6 +11,7 @@ use super::Reconciler;
 use super::actual::{Attachment, BridgeState, OFPORT_LOCAL, PortState, ofport};
 use super::mirrors;
 use super::publish::{self, Published};
+use super::report::device;
 use super::tunnels::Plan;
 use super::wanted::{Attach, Wanted, WantedBridge, WantedPort, What};
 use crate::devices::member::Member;
@@ -250,8 +251,9 @@ impl Reconciler {
         tracing::info!("bridge {bridge_name}: added interface {name} on port {ofport}");
         bridge.failed.remove(name);
         let fdb = bridge.fdb.clone();
-        let state =
-            PortState { bond: wanted.bond.clone(), ..PortState::new(Arc::new(port), attachment, fdb) };
+        let carrier_changes = device(&attachment, &self.links).map_or(0, |link| link.carrier_changes);
+        let bond = wanted.bond.clone();
+        let state = PortState { bond, carrier_changes, ..PortState::new(Arc::new(port), attachment, fdb) };
         bridge.ports.insert(name.to_owned(), state);
         self.dirty = true;
         true

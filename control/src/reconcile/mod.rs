@@ -304,6 +304,12 @@ impl Reconciler {
         }
         let mut updates =
             report::report(&wanted, &self.state.borrow(), &self.links, self.takeover.failures());
+        updates.extend(status::first_statistics(
+            db.borrow().db(),
+            &wanted,
+            &self.state.borrow(),
+            &self.links,
+        ));
         updates.extend(self.tunnel_status(&wanted).await);
         updates.extend(self.spanning.columns(db.borrow().db()));
         updates.extend(self.state.borrow().bonds.columns());

@@ -132,13 +132,14 @@ fn interface(
         columns.extend([("admin_state", state_text(false)), ("link_state", state_text(false))]);
         return columns;
     };
+    let resets = link.carrier_changes.saturating_sub(port.carrier_changes);
     columns.extend([
         ("mac_in_use", Datum::optional(Some(mac_text(link.mac)))),
         ("mtu", Datum::optional(Some(i64::from(link.mtu)))),
         ("ifindex", Datum::optional(Some(i64::from(link.index)))),
         ("admin_state", state_text(link.up)),
         ("link_state", state_text(link.carrier)),
-        ("link_resets", Datum::optional(Some(i64::from(link.carrier_changes)))),
+        ("link_resets", Datum::optional(Some(i64::from(resets)))),
         ("status", driver(link)),
     ]);
     columns.extend(speed(link));

@@ -98,6 +98,27 @@ fn a_device_may_come_later_go_and_come_again() {
 }
 
 #[test]
+fn what_is_counted_is_counted_since_the_device_is_a_port() {
+    in_namespace(async {
+        ip("link add eth1 type veth peer name peer1
+            link set eth1 up
+            link set peer1 up");
+        let db = database();
+        let mut reconciler = reconciler().await;
+        add_br(&db, "br0", json!({}));
+        add_port(&db, "br0", "eth1", json!({}), json!({}));
+        reconciler.run_once(&db).await;
+        let resets = || row(&db, "Interface", "eth1").opt_int("link_resets");
+        assert_eq!(resets(), Some(0));
+        let counters = row(&db, "Interface", "eth1").get("statistics").unwrap().pairs().len();
+        assert_eq!(counters, 14, "at once");
+        ip("link set peer1 down");
+        reconciler.run_once(&db).await;
+        assert_eq!(resets(), Some(1));
+    });
+}
+
+#[test]
 fn numbers_survive_a_restart() {
     in_namespace(async {
         ip("link add name a type veth peer name b
