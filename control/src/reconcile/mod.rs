@@ -6,6 +6,7 @@
 //!
 //! A pass never fails as a whole: what cannot be done becomes the `error` of its row and is tried again.
 
+mod absent;
 pub mod actual;
 mod apply;
 mod awake;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use datapath::tunnel::TunnelConfig;
 use ovsdb::{Database, Row, Uuid};
 
+use super::absent;
 use super::mirrors::{self, WantedMirror};
 use super::options;
 use super::protection::{self, HostSettings, Protection};
@@ -139,6 +140,7 @@ impl Wanted {
     pub fn from_database(db: &Database) -> Wanted {
         let mut wanted = Wanted { host: HostSettings::read(db), ..Wanted::default() };
         wanted.warnings.extend(wanted.host.warnings());
+        wanted.warnings.extend(absent::warnings(db));
         let mut seen = BTreeSet::new();
         for (_, root) in db.rows("Open_vSwitch") {
             wanted.warn_of_managers(db, root);
