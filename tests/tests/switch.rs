@@ -352,3 +352,39 @@ fn up_in_one_command() {
     let docker0 = |v: &Vec<String>| v.iter().filter(|l| !l.starts_with("veth")).cloned().collect::<Vec<_>>();
     assert_eq!([docker0(&a.ns.links()), docker0(&b.ns.links())], links.each_ref().map(docker0));
 }
+
+/// ```text
+///   far  q0 192.0.2.9 ── p0 [ br0 192.0.2.1, with p0's own address ]   and 192.0.2.77, the host's, elsewhere
+/// ```
+#[test]
+fn a_port_is_the_switchs_alone() {
+    let (mut host, far) = (Host::new("alone", 11), Netns::new("far"));
+    host.ns.veth("p0", &far, "q0", 1500);
+    far.sh("ip addr add 192.0.2.9/24 dev q0");
+    host.ns.sh("ip link set p0 address 00:16:3e:00:00:03; ip addr add 192.0.2.77/32 dev lo");
+    host.start();
+    host.vsctl("add-br br0 -- add-port br0 p0");
+    host.ns.sh("ip addr add 192.0.2.1/24 dev br0; ip link set br0 up");
+    host.wait_for("interface", "br0", "mac_in_use", "00:16:3e:00:00:03");
+    let ping = far.try_sh("ping -c 3 -i 0.2 -W 1 192.0.2.1").stdout;
+    assert!(ping.contains("3 received") && !ping.contains("DUP"), "{ping}");
+    // who is in another VLAN than the host does not reach it by its own device either
+    host.vsctl("set port p0 tag=5");
+    let answers = |to: &str| far.try_sh(&format!("busybox arping -c 1 -w 1 -I q0 {to}")).success();
+    for to in ["192.0.2.1", "192.0.2.77"] {
+        assert!(!answers(to), "{to}");
+    }
+    let until = |to: &str, heard: bool| poll(to, || (answers(to) == heard).then_some(()));
+    host.vsctl("set interface p0 other_config:host-input=true");
+    until("192.0.2.77", true);
+    host.vsctl("remove interface p0 other_config host-input");
+    until("192.0.2.77", false);
+    // an address of its own is for the host to be reached by
+    host.ns.sh("ip addr add 192.0.2.2/32 dev p0");
+    until("192.0.2.2", true);
+    host.ns.sh("ip addr del 192.0.2.2/32 dev p0");
+    until("192.0.2.77", false);
+    // nothing of it outlives the switch
+    host.kill9();
+    until("192.0.2.77", true);
+}

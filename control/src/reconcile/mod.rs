@@ -13,6 +13,7 @@ mod awake;
 mod bfd;
 mod bonds;
 pub mod device;
+mod fences;
 pub mod mirrors;
 pub mod options;
 mod patches;
@@ -60,6 +61,7 @@ use crate::spanning::Spanning;
 use crate::status;
 use actual::{Ids, PortState, State};
 use device::Choice;
+use fences::Fences;
 use publish::readable;
 use trains::Trains;
 use wanted::{Wanted, What};
@@ -112,6 +114,7 @@ pub struct Reconciler {
     /// Told when rows were written, so that clients hear of it.
     wrote: Rc<Notify>,
     trains: Trains,
+    fences: Fences,
     openflow: Option<OpenFlow>,
     next_worker: usize,
     statistics_due: Instant,
@@ -158,6 +161,7 @@ impl Reconciler {
             identity: identity.to_owned(),
             wrote,
             trains: Trains::default(),
+            fences: Fences::default(),
             openflow: None,
             next_worker: 0,
             statistics_due: Instant::now(),
@@ -297,6 +301,7 @@ impl Reconciler {
         let in_force = self.settle().await;
         self.openflow.iter_mut().for_each(OpenFlow::follow);
         self.follow_trains(&wanted).await;
+        self.follow_fences(&wanted).await;
         if self.tend(&wanted).await {
             self.look_around().await;
         }

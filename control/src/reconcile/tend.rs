@@ -10,7 +10,7 @@ use super::Reconciler;
 use super::actual::Attachment;
 use super::wanted::{Wanted, WantedPort, What};
 use crate::devices::member::Member;
-use crate::devices::{mac_text, reason};
+use crate::devices::{mac_for, mac_text, reason};
 
 /// MTU of an internal port in a bridge without devices of the host.
 const DEFAULT_MTU: u32 = 1500;
@@ -52,7 +52,12 @@ impl Reconciler {
         mtu: u32,
     ) -> Option<(Arc<LocalPort>, Plan)> {
         let mut state = self.state.borrow_mut();
-        let port = state.bridges.get_mut(bridge)?.ports.get_mut(name)?;
+        let actual = state.bridges.get_mut(bridge)?;
+        let own = (name == bridge).then(|| {
+            let inherited = self.inherited_mac(actual);
+            inherited.unwrap_or_else(|| mac_for(&[&self.identity, bridge, name]))
+        });
+        let port = actual.ports.get_mut(name)?;
         let PortKind::Local(local) = &port.port.kind else { return None };
         let plan = match &mut port.attachment {
             Attachment::Tunnel | Attachment::Patch => return None,
@@ -67,7 +72,7 @@ impl Reconciler {
                 let Ok(What::Internal { mac }) = wanted.what else { return None };
                 let mtu = wanted.mtu_request.unwrap_or(mtu);
                 // Only news is acted on, so that what an operator sets by hand stands
-                let mac = mac.filter(|mac| mac_before.replace(*mac) != Some(*mac));
+                let mac = mac.or(own).filter(|mac| mac_before.replace(*mac) != Some(*mac));
                 let mtu = Some(mtu).filter(|mtu| mtu_before.replace(*mtu) != Some(*mtu));
                 Plan { link: *ifindex, mac, mtu, member: None }
             }

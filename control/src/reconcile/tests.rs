@@ -98,6 +98,43 @@ fn a_device_may_come_later_go_and_come_again() {
 }
 
 #[test]
+fn a_port_that_is_the_switchs_alone_lends_the_bridge_its_address() {
+    in_namespace(async {
+        ip("link add eth1 address 00:16:3e:00:00:02 type veth peer name peer1
+            link add eth2 address 00:16:3e:00:00:01 type veth peer name peer2
+            link add eth3 address 02:16:3e:00:00:00 type veth peer name peer3");
+        let db = database();
+        let mut reconciler = reconciler().await;
+        add_br(&db, "br0", json!({}));
+        reconciler.run_once(&db).await;
+        let mac = || row(&db, "Interface", "br0").str("mac_in_use").to_owned();
+        let own = mac();
+        for port in ["eth1", "eth3"] {
+            add_port(&db, "br0", port, json!({}), json!({}));
+        }
+        reconciler.run_once(&db).await;
+        assert_eq!(mac(), "00:16:3e:00:00:02", "nobody gave eth3 its own");
+        assert_eq!(row(&db, "Bridge", "br0").str("datapath_id"), "000000163e000002");
+        add_port(&db, "br0", "eth2", json!({}), json!({}));
+        reconciler.run_once(&db).await;
+        assert_eq!(mac(), "00:16:3e:00:00:01", "the lowest");
+        ip("addr add 192.0.2.1/24 dev eth2");
+        reconciler.run_once(&db).await;
+        assert_eq!(mac(), "00:16:3e:00:00:02", "the host needs that of eth2 itself");
+        set_interface(&db, "eth1", json!({"other_config": map(&[("host-input", "true")])}));
+        reconciler.run_once(&db).await;
+        assert_eq!(mac(), own);
+        set_interface(&db, "eth1", json!({"other_config": map(&[])}));
+        set(&db, "Bridge", "br0", json!({"other_config": map(&[("hwaddr", "02:00:00:00:00:0b")])}));
+        reconciler.run_once(&db).await;
+        assert_eq!(mac(), "02:00:00:00:00:0b", "what is said is heeded");
+        set(&db, "Bridge", "br0", json!({"other_config": map(&[])}));
+        reconciler.run_once(&db).await;
+        assert_eq!(mac(), "00:16:3e:00:00:02");
+    });
+}
+
+#[test]
 fn what_is_counted_is_counted_since_the_device_is_a_port() {
     in_namespace(async {
         ip("link add eth1 type veth peer name peer1

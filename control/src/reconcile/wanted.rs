@@ -85,6 +85,8 @@ pub struct WantedPort {
     pub ofport: Option<i64>,
     /// `mtu_request`, in bytes.
     pub mtu_request: Option<u32>,
+    /// `other_config:host-input=true`: what comes in by the device goes to the host's own stack, too.
+    pub host_input: bool,
     /// What may pass, and with which tags.
     pub rules: PortRules,
     /// The bond that it is a member of.
@@ -212,6 +214,7 @@ impl Wanted {
             ofport_request: None,
             ofport: None,
             mtu_request: None,
+            host_input: false,
             rules: PortRules::default(),
             bond: None,
             bfd: None,
@@ -268,6 +271,7 @@ impl Wanted {
             ofport_request: row.opt_int("ofport_request"),
             ofport: row.opt_int("ofport"),
             mtu_request: row.opt_int("mtu_request").and_then(|mtu| u32::try_from(mtu).ok()),
+            host_input: [row, port].iter().any(|r| r.map_get("other_config", "host-input") == Some("true")),
             rules: PortRules::read(port, row, &mut self.warnings),
             bond: bond.clone().and_then(Result::ok),
             bfd: ::bfd::Config::read(row.map("bfd"), |why| self.warnings.push(format!("{name}: {why}"))),

@@ -5,6 +5,7 @@
 
 pub mod device;
 pub mod esp_device;
+pub mod fence;
 #[cfg(any(test, feature = "memory"))]
 pub mod memory;
 mod packet;

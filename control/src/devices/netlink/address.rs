@@ -1,9 +1,11 @@
 //! Addresses of links.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 
 use futures_util::TryStreamExt;
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressMessage, AddressScope, CacheInfo,
 };
@@ -74,6 +76,19 @@ impl Netlink {
         let mut found = Vec::new();
         while let Some(message) = request.try_next().await.map_err(kernel_error)? {
             found.extend(address(&message));
+        }
+        Ok(found)
+    }
+
+    /// The links that have an address, link-local ones of IPv6 aside.
+    pub async fn addressed(&self) -> io::Result<BTreeSet<u32>> {
+        let mut request = self.handle.address().get().execute();
+        let mut found = BTreeSet::new();
+        while let Some(message) = request.try_next().await.map_err(kernel_error)? {
+            let link_local = message.header.scope == AddressScope::Link;
+            if message.header.family == AddressFamily::Inet || !link_local {
+                found.insert(message.header.index);
+            }
         }
         Ok(found)
     }
