@@ -31,6 +31,7 @@ pub mod testing;
 mod tests;
 mod trains;
 mod tunnels;
+mod unprotected;
 pub mod wanted;
 
 use std::cell::RefCell;

@@ -152,6 +152,7 @@ impl Wanted {
             }
         }
         wanted.refuse_equal_tunnels();
+        wanted.warn_of_unprotected_tunnels();
         wanted
     }
 
