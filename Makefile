@@ -13,7 +13,7 @@ COMPLETIONS_FISH = $(PREFIX)/share/fish/vendor_completions.d
 install: all
 	install -D -m 755 $(wildcard target/*/release/underpass) $(DESTDIR)$(PREFIX)/sbin/underpass
 	install -d $(DESTDIR)/etc/systemd/system
-	sed 's:/usr/local:$(PREFIX):' dist/underpass.service > $(DESTDIR)/etc/systemd/system/underpass.service
+	sed "s:/usr/local/:$(PREFIX)/:" dist/underpass.service > $(DESTDIR)/etc/systemd/system/underpass.service
 	install -d $(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)$(COMPLETIONS_ZSH) $(DESTDIR)$(COMPLETIONS_FISH)
 	$(DESTDIR)$(PREFIX)/sbin/underpass manual $(DESTDIR)$(PREFIX)/share/man/man8
 	install -D -m 644 dist/completions/underpass $(DESTDIR)$(PREFIX)/share/bash-completion/completions/underpass

@@ -100,6 +100,10 @@ pub struct Vswitchd {
     /// Log to FILE, too [default FILE: $OVS_LOGDIR/ovs-vswitchd.log or /var/log/openvswitch/ovs-vswitchd.log]
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     pub log_file: Option<Option<PathBuf>>,
+    /// Leave internal ports (br0, for one) on the host when it ends or is killed, with their addresses and routes, as Open
+    /// vSwitch's ports in the kernel stay: the next one takes them over. `ovs-appctl exit --cleanup` removes them
+    #[arg(long)]
+    pub keep_ports: bool,
     /// Keep all memory in RAM: nothing waits for a swap device
     #[arg(long)]
     pub mlockall: bool,
@@ -331,7 +335,7 @@ pub fn take_rundir(args: &mut Vec<OsString>) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
     use crate::help;
@@ -375,6 +379,46 @@ mod tests {
         }
     }
 
+    /// What bash offers for a command is what the command takes.
+    #[test]
+    fn bash_completes_each_command_as_it_is() {
+        use clap::CommandFactory;
+        let script = include_str!("../../dist/completions/underpass");
+        let words_of = |command: &str| {
+            let line = script.lines().find(|line| {
+                let names = line.trim_start().split(')').next().unwrap_or_default();
+                line.contains(") words='")
+                    && names.split('|').any(|name| name.trim().trim_matches('\'') == command)
+            });
+            let words =
+                line.unwrap_or_else(|| panic!("dist/completions/underpass has no line for {command}"));
+            let words =
+                words.split("words='").nth(1).and_then(|rest| rest.split('\'').next()).unwrap_or_default();
+            words.split_whitespace().map(str::to_owned).collect::<BTreeSet<String>>()
+        };
+        fn each(command: &clap::Command, name: &str, check: &dyn Fn(&str, BTreeSet<String>)) {
+            let subs: Vec<&clap::Command> = command.get_subcommands().filter(|c| !c.is_hide_set()).collect();
+            let options = command.get_arguments().filter(|o| !o.is_hide_set()).filter_map(|o| o.get_long());
+            let words = options.map(|o| format!("--{o}")).chain(subs.iter().map(|s| s.get_name().to_owned()));
+            check(name, words.collect());
+            for sub in subs.iter().filter(|s| !matches!(s.get_name(), "help" | "vsctl" | "appctl")) {
+                each(sub, format!("{name} {}", sub.get_name()).trim_start(), check);
+            }
+        }
+        let mut program = Cli::command();
+        program.build();
+        each(&program, "", &|name, taken| {
+            let offered = words_of(name);
+            let missing: Vec<&String> = taken.difference(&offered).collect();
+            assert!(missing.is_empty(), "dist/completions/underpass lacks {missing:?} for '{name}'");
+            let unknown: Vec<&String> = offered
+                .difference(&taken)
+                .filter(|word| word.starts_with("--") && !matches!(word.as_str(), "--help" | "--version"))
+                .collect();
+            assert!(unknown.is_empty(), "'{name}' does not take {unknown:?}");
+        });
+    }
+
     /// The same of what is made by program.
     #[test]
     fn pages_and_other_completions_are_whole() {
@@ -382,7 +426,7 @@ mod tests {
         let pages: BTreeMap<String, Vec<u8>> = help::pages().unwrap().into_iter().collect();
         let scripts = [Shell::Zsh, Shell::Fish].map(|s| String::from_utf8(help::completions(s)).unwrap());
         fn each(command: &clap::Command, name: &str, check: &dyn Fn(&str, &str)) {
-            for long in command.get_opts().filter(|o| !o.is_hide_set()).filter_map(|o| o.get_long()) {
+            for long in command.get_arguments().filter(|o| !o.is_hide_set()).filter_map(|o| o.get_long()) {
                 check(name, long);
             }
             for sub in command.get_subcommands().filter(|c| !c.is_hide_set()) {

@@ -49,6 +49,8 @@ pub struct Config {
     pub workers: usize,
     /// The run directory and the database in it are for this run alone.
     pub temporary: bool,
+    /// Internal ports stay on the host when this ends.
+    pub keep_ports: bool,
 }
 
 /// What the parts of the daemon share. Everything here lives on one thread.
@@ -71,6 +73,8 @@ pub struct Daemon {
     pub shutdown: Shutdown,
     /// Rates of the drop counters.
     pub coverage: RefCell<Coverage>,
+    /// Internal ports stay on the host when it ends.
+    keep_ports: bool,
     /// When it began.
     pub started: Instant,
 }
@@ -140,6 +144,7 @@ fn run_claimed(
         vlog,
         shutdown,
         coverage: RefCell::default(),
+        keep_ports: config.keep_ports,
         started: Instant::now(),
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -215,6 +220,9 @@ impl Daemon {
         let (datapath, ipsec, spanning) = (self.datapath.clone(), self.ipsec.clone(), self.spanning.clone());
         let reconciler = Reconciler::new(datapath, ipsec, spanning, &owner, &identity, wrote.clone()).await;
         let mut reconciler = reconciler.context("cannot look after the host's network devices")?;
+        if self.keep_ports {
+            reconciler.keep_ports(self.shutdown.clone());
+        }
         reconciler.serve_openflow(&self.rundir, &self.db);
         let _db_file = self.serve_database(wrote)?;
         let (stopped, on_stopped) = watch::channel(false);

@@ -47,9 +47,14 @@ struct Sinks {
 /// As Open vSwitch has them; in the order of [`Destination::ALL`].
 const PATTERNS: [&str; 3] = [
     "%D{%Y-%m-%dT%H:%M:%SZ}|%05N|%c%T|%p|%m",
-    "<%B> %D{%h %e %T} %E %A: ovs|%05N|%c%T|%p|%m",
+    "ovs|%05N|%c%T|%p|%m",
     "%D{%Y-%m-%dT%H:%M:%S.###Z}|%05N|%c%T|%p|%m",
 ];
+
+/// What Open vSwitch says to have before each message to syslog.
+const SYSLOG_PREFIX: &str = "<%B> %D{%h %e %T} %E %A:";
+/// What there is: who reads /dev/log knows the time and the host, and takes a date after a space for the program's name.
+const SYSLOG_HEADER: &str = "<%B>%A: ";
 
 impl Vlog {
     /// Everything from `info` up, libraries from `warn` up, no file.
@@ -147,10 +152,7 @@ impl Vlog {
         );
         let sinks = self.sinks();
         let [console, syslog, file] = &sinks.patterns;
-        let (prefix, rest) = syslog.split_once("ovs|").map_or(("none", syslog.as_str()), |(prefix, _)| {
-            (prefix.trim_end(), syslog.get(syslog.find("ovs|").unwrap_or(0)..).unwrap_or(""))
-        });
-        let _ = writeln!(out, "{:<7}  {prefix:<32}  {rest}", "SYSLOG");
+        let _ = writeln!(out, "{:<7}  {SYSLOG_PREFIX:<32}  {syslog}", "SYSLOG");
         let _ = writeln!(out, "{:<7}  {:<32}  {console}", "CONSOLE", "none");
         let _ = writeln!(out, "{:<7}  {:<32}  {file}", "FILE", "none");
         out
@@ -218,6 +220,9 @@ impl Vlog {
                 continue;
             }
             line.clear();
+            if destination == Destination::Syslog {
+                pattern::expand(SYSLOG_HEADER, &message, &mut line);
+            }
             pattern::expand(sinks.patterns.get(i).map_or("%m", String::as_str), &message, &mut line);
             // A log that cannot be written to is no reason to stop, and there is nowhere to say it.
             match destination {

@@ -143,6 +143,7 @@ fn vswitchd(
         pidfile: options.pidfile.flatten().map(std::path::absolute).transpose()?,
         workers: workers(&options.tuning),
         temporary: false,
+        keep_ports: options.keep_ports,
     };
     daemon::run(&config, vlog, shutdown, &mut InBackground(background))?;
     Ok(ExitCode::SUCCESS)
@@ -160,6 +161,7 @@ fn up(options: cli::Up, rundir: Option<PathBuf>) -> anyhow::Result<ExitCode> {
         pidfile: None,
         workers: workers(&options.tuning),
         temporary: true,
+        keep_ports: false,
     };
     daemon::run(&config, vlog, shutdown, &mut Up::new(options)?)?;
     Ok(ExitCode::SUCCESS)

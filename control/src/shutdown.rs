@@ -16,6 +16,7 @@ const SAME_WISH: Duration = Duration::from_millis(300);
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
     asked: Arc<AtomicBool>,
+    cleanup: Arc<AtomicBool>,
     wake: Arc<Notify>,
 }
 
@@ -44,6 +45,17 @@ impl Shutdown {
     pub fn ask(&self) {
         self.asked.store(true, Relaxed);
         self.wake.notify_one();
+    }
+
+    /// Asks for an end after which nothing is left on the host.
+    pub fn ask_cleanup(&self) {
+        self.cleanup.store(true, Relaxed);
+        self.ask();
+    }
+
+    /// Whether nothing shall be left on the host.
+    pub fn cleans_up(&self) -> bool {
+        self.cleanup.load(Relaxed)
     }
 
     /// Whether it was asked for.

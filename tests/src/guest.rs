@@ -3,8 +3,9 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use crate::cli::{self, Out, poll};
+use crate::cli::{self, Out, poll, poll_within};
 use crate::netns::Netns;
 use crate::topology::{Host, Place, Shell, UNDERLAY, UNDERLAY6};
 
@@ -33,6 +34,22 @@ impl Guest<'_> {
     /// Boots a guest with `192.0.2.2` on its eth0, and gives `host` a `u0` with `192.0.2.1` to it.
     #[track_caller]
     pub fn boot(host: &Host) -> Guest<'_> {
+        Guest::with_pid1(host, "")
+    }
+
+    /// The same with systemd as the guest's first process, and Open vSwitch as a service with its datapath in the kernel. Returns
+    /// when that runs.
+    #[track_caller]
+    pub fn boot_systemd(host: &Host) -> Guest<'_> {
+        let guest = Guest::with_pid1(host, "systemd");
+        poll_within(Duration::from_secs(90), "Open vSwitch in the guest", || {
+            guest.try_sh("systemctl -q is-active openvswitch-switch").success().then_some(())
+        });
+        guest
+    }
+
+    #[track_caller]
+    fn with_pid1<'a>(host: &'a Host, pid1: &str) -> Guest<'a> {
         let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest/run");
         cli::run(Command::new(&run).arg("prepare"));
         let wire = Netns::new("wire");
@@ -53,6 +70,7 @@ impl Guest<'_> {
         let mut vm = wire
             .bound(run.to_str().expect("a path in UTF-8"))
             .args(["tap0", &format!("{}/24", UNDERLAY[1])])
+            .env("GUEST_PID1", pid1)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the guest's log"))
             .stderr(log)

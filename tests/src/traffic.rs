@@ -28,6 +28,33 @@ pub fn ping(from: &dyn Place, ip: &str, count: u32) {
     assert!(out.stdout.contains(&format!(" {count} received")), "{out:?}");
 }
 
+/// Pings every 20 ms until it is asked what came of it.
+#[derive(Debug)]
+pub struct Pings(Child);
+
+impl Pings {
+    /// Begins.
+    #[track_caller]
+    pub fn start(from: &dyn Place, ip: &str) -> Pings {
+        let mut ping = from.bound("ping");
+        ping.args(["-n", "-q", "-i", "0.02", ip]).stdin(Stdio::null()).stdout(Stdio::piped());
+        Pings(ping.spawn().expect("ping"))
+    }
+
+    /// How many were sent, and how many answered.
+    #[track_caller]
+    pub fn end(self) -> (u32, u32) {
+        cli::signal(self.0.id(), "INT");
+        let out = self.0.wait_with_output().expect("ping's output");
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        let line = text.lines().find(|l| l.contains("packets transmitted")).expect("ping's count").to_owned();
+        let mut numbers = line.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok());
+        let counts = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        println!("{} ms without answers", (counts.0 - counts.1) * 20);
+        counts
+    }
+}
+
 /// Waits until something listens on `port` (`proto`: "tcp" or "udp").
 #[track_caller]
 pub fn listening(at: &dyn Place, proto: &str, port: u16) {

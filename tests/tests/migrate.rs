@@ -1,11 +1,11 @@
 //! `underpass migrate`: from the real Open vSwitch to Underpass and back, while traffic runs.
 
 use std::path::Path;
-use std::process::{Child, Stdio};
 
 use harness::cli::{self, Out};
 use harness::ovs::{self, Ovs};
-use harness::topology::{Place, Shell, UNDERLAY, cable, reaches};
+use harness::topology::{Shell, UNDERLAY, cable, reaches};
+use harness::traffic::Pings;
 use harness::{Host, traffic};
 
 /// A host with Open vSwitch, and one with Underpass, joined by a tunnel and a VLAN in it.
@@ -113,30 +113,6 @@ impl Scene {
     }
 }
 
-/// Pings every 20 ms until it is asked what came of it.
-struct Pings(Child);
-
-impl Pings {
-    fn start(from: &Host) -> Pings {
-        let mut ping = from.bound("ping");
-        ping.args(["-n", "-q", "-i", "0.02", "10.0.42.1"]).stdin(Stdio::null()).stdout(Stdio::piped());
-        Pings(ping.spawn().expect("ping"))
-    }
-
-    /// How many were sent, and how many answered.
-    #[track_caller]
-    fn end(self) -> (u32, u32) {
-        cli::signal(self.0.id(), "INT");
-        let out = self.0.wait_with_output().expect("ping's output");
-        let text = String::from_utf8_lossy(&out.stdout).into_owned();
-        let line = text.lines().find(|l| l.contains("packets transmitted")).expect("ping's count").to_owned();
-        let mut numbers = line.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok());
-        let counts = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-        println!("{} ms without answers", (counts.0 - counts.1) * 20);
-        counts
-    }
-}
-
 #[test]
 fn there_and_back_again() {
     let scene = Scene::new();
@@ -147,7 +123,7 @@ fn there_and_back_again() {
     assert!(!scene.runs_underpass(), "a report changes nothing");
     assert_eq!(scene.copies("conf.db.openvswitch-"), 0);
 
-    let pings = Pings::start(&scene.a);
+    let pings = Pings::start(&scene.a, "10.0.42.1");
     let taken = scene.migrate("--take-over");
     assert!(taken.success() && taken.stdout.contains("Underpass has taken over."), "{taken:?}");
     assert!(scene.runs_underpass());
@@ -160,7 +136,7 @@ fn there_and_back_again() {
 
     // What is configured meanwhile goes along, back and forth
     scene.a.vsctl("set bridge br0 external_ids:since=underpass");
-    let pings = Pings::start(&scene.a);
+    let pings = Pings::start(&scene.a, "10.0.42.1");
     let db = scene.a.conf_db().display().to_string();
     // by a name that leads to it, as Debian has one
     let link = scene.a.rundir().join("link.db");

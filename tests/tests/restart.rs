@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use harness::topology::{UNDERLAY, reaches, two_hosts};
+use harness::topology::{Shell, UNDERLAY, cable, reaches, two_hosts};
 use harness::traffic::Sequence;
 use harness::{Container, Host, cli, poll_within, traffic};
 
@@ -144,4 +144,51 @@ fn what_was_answered_is_kept() {
     let log = cli::run(a.tool("ovsdb-tool").arg("show-log").arg(a.conf_db()));
     assert!(log.contains("record 0: \"Open_vSwitch\" schema"), "{log}");
     assert!(log.contains("ovs-vsctl add-br br0\""), "with the comments of ovs-vsctl: {log}");
+}
+
+/// ```text
+///   [ br0 10.0.11.1 ─ gre0  hA ]── gre ──[ hB gre0 ─ br0 10.0.42.1 ]        hA's daemon runs with --keep-ports
+/// ```
+#[test]
+fn kept_ports_outlast_the_daemon_with_their_addresses() {
+    let [mut a, mut b] = two_switches_of(&["--keep-ports"]);
+    let device = |a: &Host| {
+        a.ns.sh("ip -o link show br0 | grep -o '^[0-9]*\\|link/ether [^ ]*'; ip -o addr show br0; ip route show dev br0")
+            .replace(" linkdown", "")
+    };
+    a.sh("ip route add 10.99.0.0/16 via 10.0.42.1 dev br0");
+    a.vsctl("add-port br0 v7 -- set interface v7 type=internal");
+    reaches(&a, "10.0.42.1");
+    let before = device(&a);
+
+    a.kill9();
+    assert_eq!(device(&a), before, "killed");
+    a.start_with(&["--keep-ports"]);
+    reaches(&a, "10.0.42.1");
+    assert_eq!(device(&a), before);
+    a.stop();
+    assert_eq!(device(&a), before, "ended");
+    a.start_with(&["--keep-ports"]);
+    reaches(&b, "10.0.11.1");
+
+    // what is deleted goes, and all of it when that is asked for
+    a.vsctl("del-port v7");
+    assert!(!a.ns.links().contains(&"v7".to_owned()));
+    a.appctl("exit --cleanup");
+    poll_within(Duration::from_secs(5), "br0 to go", || {
+        (!a.ns.links().contains(&"br0".to_owned())).then_some(())
+    });
+    drop(a.daemon.take());
+    b.stop();
+}
+
+fn two_switches_of(args: &[&str]) -> [Host; 2] {
+    let mut hosts = [Host::new("hA", 11), Host::new("hB", 42)];
+    cable(&hosts, 1500);
+    for (host, remote) in hosts.iter_mut().zip([UNDERLAY[1], UNDERLAY[0]]) {
+        host.start_with(args);
+        host.overlay();
+        host.gre("gre0", remote, "");
+    }
+    hosts
 }

@@ -75,6 +75,23 @@ pub async fn keep(
     Ok(kept)
 }
 
+/// Takes devices away.
+pub async fn remove(netlink: &Netlink, which: impl Fn(&Link) -> bool) -> io::Result<()> {
+    for link in netlink.links().await?.iter().filter(|link| which(link)) {
+        netlink.delete(link.index).await?;
+    }
+    Ok(())
+}
+
+/// Whether this is a device that Open vSwitch makes for all tunnels of a type, and that stays when it ends: `gre_sys`,
+/// `vxlan_sys_4789`. It has the UDP port.
+pub fn is_tunnels_of_ovs(link: &Link) -> bool {
+    const TYPES: [&str; 9] =
+        ["gre", "erspan", "ip6gre", "ip6erspan", "vxlan", "genev", "gtp", "bareudp", "srv6"];
+    let (kind, rest) = link.name.split_once("_sys").unwrap_or_default();
+    TYPES.contains(&kind) && (rest.is_empty() || rest.starts_with('_')) && !link.kind.is_empty()
+}
+
 /// What could not be put back.
 #[derive(Debug)]
 pub struct Refused {
@@ -181,5 +198,26 @@ fn set(device: &str, file: &str, value: &str) -> io::Result<()> {
     match std::fs::read_to_string(&path) {
         Ok(now) if now.trim() == value => Ok(()),
         _ => std::fs::write(path, value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tunnel_devices_of_open_vswitch_are_told_from_others() {
+        for (name, kind, is) in [
+            ("gre_sys", "gretap", true),
+            ("vxlan_sys_4789", "vxlan", true),
+            ("genev_sys_6081", "geneve", true),
+            ("gre0", "gre", false),
+            ("vxlan_system", "vxlan", false),
+            ("my_sys", "dummy", false),
+            ("gre_sys", "", false),
+        ] {
+            let link = Link { name: name.to_owned(), kind: kind.to_owned(), ..Link::default() };
+            assert_eq!(is_tunnels_of_ovs(&link), is, "{name} {kind}");
+        }
     }
 }

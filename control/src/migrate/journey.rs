@@ -19,10 +19,10 @@ use super::record::{self, Record};
 use super::report::{Host, Report};
 use super::switch::{self, Promise, Switch};
 use crate::cli::Migrate;
-use crate::devices::netlink::Netlink;
+use crate::devices::netlink::{Link, Netlink};
 use crate::reconcile::wanted::{Wanted, What};
 use crate::rundir::{self, RunDir, VSWITCHD};
-use crate::{attach, pidfile};
+use crate::{attach, pidfile, privileges};
 
 /// Exit status of a report by which not all will work.
 const NOT_ALL_WORKS: u8 = 2;
@@ -34,7 +34,13 @@ pub fn run(options: &Migrate, rundir: RunDir) -> anyhow::Result<ExitCode> {
     if options.back {
         return place.back(options);
     }
-    let ovs = OpenVswitch::find(&place.rundir, options.db.as_deref())?;
+    let find = || OpenVswitch::find(&place.rundir, options.db.as_deref());
+    let mut ovs = find()?;
+    if options.take_over && !ovs.units.is_empty() && programs::is_enabled(switch::UNIT) {
+        // Then it has their names, and they are not to be found by them
+        programs::systemctl("disable", &[switch::UNIT.to_owned()])?;
+        ovs = find()?;
+    }
     let report = place.report(&ovs)?;
     say(&format!(
         "Open vSwitch in {}, {}, with {}:\n\n{report}",
@@ -70,7 +76,9 @@ impl Place {
         let links = self.runtime.block_on(async { Netlink::open()?.links().await });
         let links = links.context("cannot list the host's network devices")?;
         let kept = self.keep(&db)?;
-        Ok(Report::new(&db, &Host { links, flows, kept, ike_port_taken: ovs.leaves_ike_port_taken() }))
+        let lacks = privileges::check().err().map(|why| why.to_string());
+        let ike_port_taken = ovs.leaves_ike_port_taken();
+        Ok(Report::new(&db, &Host { links, flows, kept, ike_port_taken, lacks }))
     }
 
     fn take_over(&self, ovs: OpenVswitch, report: &Report, options: &Migrate) -> anyhow::Result<ExitCode> {
@@ -93,13 +101,17 @@ impl Place {
                     "`underpass migrate --back` goes back; conf.db as it was is {}.\n",
                     record.copy.display()
                 ));
-                at_boot(&record.ovs, &ours, true);
+                if !ours.is_by_systemd() {
+                    see_to_boot(&record.ovs);
+                }
                 Ok(ExitCode::SUCCESS)
             }
             Err(why) => {
                 say(&format!("\nTaking over failed: {why:#}. Going back.\n"));
                 let saved = Some(record.copy.as_path());
-                let back = ours.stop().and_then(|()| self.restore_ovs(&record, &record.kept, saved));
+                at_boot(&record.ovs, &ours, false);
+                let back =
+                    self.end(&ours, &record).and_then(|()| self.restore_ovs(&record, &record.kept, saved));
                 match back {
                     Ok(()) => bail!("Open vSwitch runs again, as before"),
                     Err(e) => bail!("going back failed, too: {e:#}. {}", record.rests()),
@@ -119,8 +131,8 @@ impl Place {
         record.ovs.stop_server(&self.rundir)?;
         record.back_up()?;
         self.fix_addresses(&record.ovs.db, &record.kept)?;
-        let since = Instant::now();
-        record.ovs.stop_switch(&self.rundir)?;
+        let since = record.ovs.stop_switch(&self.rundir, || at_boot(&record.ovs, ours, true))?;
+        self.remove(addresses::is_tunnels_of_ovs)?;
         ours.start()?;
         let refused = self.put_back(&record.kept, &record.ovs.db)?;
         ensure!(refused.is_empty() || options.force, "{}", refused.join("; "));
@@ -150,11 +162,11 @@ impl Place {
         let missing: Vec<Kept> = missing.cloned().collect();
         kept.extend(missing);
         let copy = record::back_up_ours(&record.ovs.db)?;
-        // Enabled, ours has their name
+        // Enabled, ours has their names
         at_boot(&record.ovs, &ours, false);
         let since = Instant::now();
         let saved = options.saved.then_some(record.copy.as_path());
-        let back = ours.stop().and_then(|()| self.restore_ovs(&record, &kept, saved));
+        let back = self.end(&ours, &record).and_then(|()| self.restore_ovs(&record, &kept, saved));
         match back {
             Ok(()) => {
                 let away = since.elapsed().as_secs_f64();
@@ -168,9 +180,9 @@ impl Place {
                     .ovs
                     .stop(&self.rundir)
                     .and_then(|()| if options.saved { record.restore(&copy) } else { Ok(()) })
+                    .inspect(|()| at_boot(&record.ovs, &ours, true))
                     .and_then(|()| ours.start())
                     .and_then(|()| self.put_back(&kept, &record.ovs.db));
-                at_boot(&record.ovs, &ours, true);
                 let refused = again.context("Underpass did not start either")?;
                 warn(&refused);
                 bail!("Underpass runs again, as before")
@@ -180,6 +192,21 @@ impl Place {
                 Err(why)
             }
         }
+    }
+
+    /// Ends ours, and sees to it that its devices are gone.
+    fn end(&self, ours: &Switch, record: &Record) -> anyhow::Result<()> {
+        ours.stop()?;
+        if pidfile::holder(&self.rundir.pidfile(VSWITCHD)).is_some() {
+            return Ok(()); // Open vSwitch has not ended yet, and they are its own
+        }
+        let names = internal_ports(&read(&record.ovs.db)?);
+        self.remove(|link| link.kind == "tun" && names.contains(&link.name))
+    }
+
+    fn remove(&self, which: impl Fn(&Link) -> bool) -> anyhow::Result<()> {
+        let removed = self.runtime.block_on(async { addresses::remove(&Netlink::open()?, which).await });
+        removed.context("cannot remove devices that are left")
     }
 
     /// Starts what of Open vSwitch does not run, with the configuration in `saved` or as it is now.
@@ -256,29 +283,29 @@ fn read(path: &Path) -> anyhow::Result<Database> {
     Ok(ovsdb::read(path, ovsdb::open_vswitch::schema())?.0)
 }
 
-/// Who starts with the host from now on.
+/// Who starts with the host from now on, and has the names of Open vSwitch's units. Neither may run under these: systemd would
+/// take the state of the one for that of the other.
 fn at_boot(ovs: &OpenVswitch, ours: &Switch, taken_over: bool) {
     if !ours.is_by_systemd() {
-        if taken_over {
-            say("Nothing starts it with the host: see to that, or install underpass.service.\n");
-            if !ovs.units.is_empty() {
-                let units = ovs.units.join(" ");
-                say(&format!(
-                    "What starts with the host is Open vSwitch still: `systemctl disable {units}`.\n"
-                ));
-            }
-        }
         return;
     }
-    let theirs: Vec<String> =
-        ovs.units.iter().filter(|unit| unit.starts_with("openvswitch")).cloned().collect();
-    let ours = vec![switch::UNIT.to_owned()];
-    // Ours has their name as an alias, so theirs must be gone first
-    let (ending, beginning) = if taken_over { (theirs, ours) } else { (ours, theirs) };
-    let done =
-        programs::systemctl("disable", &ending).and_then(|()| programs::systemctl("enable", &beginning));
+    let (theirs, ours) = (&ovs.enabled, &[switch::UNIT.to_owned()]);
+    let done = if taken_over {
+        programs::systemctl("disable", theirs).and_then(|()| programs::systemctl("enable", ours))
+    } else {
+        programs::systemctl("disable", ours).and_then(|()| programs::systemctl("enable", theirs))
+    };
     if let Err(e) = done {
         say(&format!("Warning: which of them starts with the host did not change: {e:#}\n"));
+    }
+}
+
+/// Where nobody starts ours with the host.
+fn see_to_boot(ovs: &OpenVswitch) {
+    say("Nothing starts it with the host: see to that, or install underpass.service.\n");
+    if !ovs.enabled.is_empty() {
+        let units = ovs.enabled.join(" ");
+        say(&format!("What starts with the host is Open vSwitch still: `systemctl disable {units}`.\n"));
     }
 }
 

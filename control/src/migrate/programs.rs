@@ -55,6 +55,9 @@ pub struct OpenVswitch {
     pub db: PathBuf,
     /// All units of systemd that make it up.
     pub units: Vec<String>,
+    /// Those of them that start with the host.
+    #[serde(default)]
+    pub enabled: Vec<String>,
 }
 
 impl OpenVswitch {
@@ -76,7 +79,8 @@ impl OpenVswitch {
         let db = fs::canonicalize(&db).with_context(|| format!("cannot find {}", db.display()))?;
         let ipsec = find(MONITOR_IPSEC)?;
         let units = units([Some(&switch), Some(&server), ipsec.as_ref()]);
-        Ok(OpenVswitch { server, switch, ipsec, db, units })
+        let enabled = units.iter().filter(|unit| is_enabled(unit)).cloned().collect();
+        Ok(OpenVswitch { server, switch, ipsec, db, units, enabled })
     }
 
     /// By what it runs, in words.
@@ -89,20 +93,31 @@ impl OpenVswitch {
         self.server.stop(rundir, &[])
     }
 
-    /// Ends the rest of it, and takes its datapath and devices away.
-    pub fn stop_switch(&self, rundir: &RunDir) -> anyhow::Result<()> {
+    /// Ends the rest of it, and takes its datapath and devices away. `between` is done when systemd has ended its units. Gives
+    /// when it ceased to forward.
+    pub fn stop_switch(&self, rundir: &RunDir, between: impl FnOnce()) -> anyhow::Result<Instant> {
+        let mut since = Instant::now();
+        let by_kernel = has_kernel_datapath();
+        if !by_kernel {
+            self.switch.stop(rundir, &["--cleanup"])?;
+        }
+        // The kernel forwards on by itself while systemd goes through the units' scripts. These must have ended before a
+        // successor is there: what they end is what the pid file names
+        systemctl("stop", &self.units)?;
+        between();
+        if by_kernel {
+            since = Instant::now();
+            self.switch.stop(rundir, &["--cleanup"])?;
+        }
+        remove_kernel_datapath()?;
         if let Some(ipsec) = &self.ipsec {
-            // Else a daemon of IKE would send what it protects past us, and have our port
+            // Only now that nothing is left to be sent in the clear. A daemon of IKE that stayed would have our port
             ipsec.stop(rundir, &[])?;
             if ike_is_for_ovs_alone() {
                 run("ipsec", &["stop"])?;
             }
         }
-        self.switch.stop(rundir, &["--cleanup"])?;
-        if !self.units.is_empty() {
-            systemctl("stop", &self.units)?;
-        }
-        remove_kernel_datapath()
+        Ok(since)
     }
 
     /// Starts what of it does not run, and returns when it is there.
@@ -121,7 +136,7 @@ impl OpenVswitch {
                 program.stop(rundir, if target == VSWITCHD { &["--cleanup"] } else { &[] })?;
             }
         }
-        if self.units.is_empty() { Ok(()) } else { systemctl("stop", &self.units) }
+        systemctl("stop", &self.units)
     }
 
     /// Whether nobody has the database open.
@@ -199,6 +214,9 @@ impl Program {
     }
 
     fn stop(&self, rundir: &RunDir, how: &[&str]) -> anyhow::Result<()> {
+        if !self.runs(rundir) && !lives(self.pid) {
+            return Ok(());
+        }
         let how = how.iter().map(|word| (*word).to_owned()).collect();
         let told =
             ask(rundir, &self.target, "exit", how).or_else(|_| ask(rundir, &self.target, "exit", Vec::new()));
@@ -249,6 +267,9 @@ pub fn lives(pid: i32) -> bool {
 
 /// Runs `systemctl` with units.
 pub fn systemctl(verb: &str, units: &[String]) -> anyhow::Result<()> {
+    if units.is_empty() {
+        return Ok(());
+    }
     let words: Vec<&str> = [verb].into_iter().chain(units.iter().map(String::as_str)).collect();
     run("systemctl", &words)
 }
@@ -257,6 +278,12 @@ pub fn systemctl(verb: &str, units: &[String]) -> anyhow::Result<()> {
 pub fn has_unit(unit: &str) -> bool {
     let asked = Command::new("systemctl").args(["cat", unit]).stdin(Stdio::null()).output();
     asked.is_ok_and(|out| out.status.success())
+}
+
+/// Whether systemd starts a unit with the host.
+pub fn is_enabled(unit: &str) -> bool {
+    let asked = Command::new("systemctl").args(["is-enabled", unit]).stdin(Stdio::null()).output();
+    asked.is_ok_and(|out| out.stdout.starts_with(b"enabled"))
 }
 
 fn run(program: &str, args: &[&str]) -> anyhow::Result<()> {
@@ -329,12 +356,16 @@ fn ike_is_for_ovs_alone() -> bool {
     fs::read_to_string("/etc/ipsec.conf").is_ok_and(|text| text.starts_with(MADE_FOR_OVS))
 }
 
-/// What old versions leave when they end: a datapath in the kernel that goes on forwarding.
+/// The device that the kernel's datapath has besides its ports.
+const DATAPATH: &str = "ovs-system";
+
+fn has_kernel_datapath() -> bool {
+    pnet_datalink::interfaces().iter().any(|interface| interface.name == DATAPATH)
+}
+
+/// What stays when Open vSwitch ends, unless it is told otherwise: a datapath in the kernel that goes on forwarding.
 fn remove_kernel_datapath() -> anyhow::Result<()> {
-    const DATAPATH: &str = "ovs-system";
-    let there =
-        |interfaces: Vec<pnet_datalink::NetworkInterface>| interfaces.iter().any(|i| i.name == DATAPATH);
-    if !there(pnet_datalink::interfaces()) {
+    if !has_kernel_datapath() {
         return Ok(());
     }
     run("ovs-dpctl", &["del-dp", DATAPATH])

@@ -57,6 +57,8 @@ pub struct Host {
     pub kept: Vec<Kept>,
     /// Something else has IKE's port, and goes on having it.
     pub ike_port_taken: bool,
+    /// What the switch itself needs and this process has not, in words.
+    pub lacks: Option<String>,
 }
 
 impl Report {
@@ -83,6 +85,7 @@ impl Report {
                     .to_owned(),
             );
         }
+        report.besides.extend(host.lacks.clone());
         wanted.warnings.iter().for_each(|warning| report.place(warning));
         report
     }

@@ -69,7 +69,7 @@ impl Switch {
         let mut command = Command::new(program);
         command.arg("vswitchd").arg("--rundir").arg(self.rundir.path()).arg("--db").arg(&self.db);
         command
-            .args(["--detach", "-vconsole:warn", &self.log_file])
+            .args(["--detach", "--keep-ports", "-vconsole:warn", &self.log_file])
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         let status = command.process_group(0).status().context("cannot start Underpass")?;
@@ -77,11 +77,13 @@ impl Switch {
         Ok(())
     }
 
-    /// Ends it, if it runs.
+    /// Ends it, if it runs, with its devices.
     pub fn stop(&self) -> anyhow::Result<()> {
-        if self.by_systemd {
-            programs::systemctl("stop", &[UNIT.to_owned()])?;
-        }
+        self.exit()?;
+        if self.by_systemd { programs::systemctl("stop", &[UNIT.to_owned()]) } else { Ok(()) }
+    }
+
+    fn exit(&self) -> anyhow::Result<()> {
         let holder =
             |target: &str| pidfile::holder(&self.rundir.pidfile(target)).map(|owner| owner.to_string());
         // One process is both; Open vSwitch's are two, and not ours to end here
@@ -89,7 +91,7 @@ impl Switch {
         else {
             return Ok(());
         };
-        programs::ask(&self.rundir, VSWITCHD, "exit", Vec::new())
+        programs::ask(&self.rundir, VSWITCHD, "exit", vec!["--cleanup".to_owned()])
             .map_err(|why| anyhow!("cannot end Underpass: {why}"))?;
         let pid = owner.parse().unwrap_or_default();
         let until = Instant::now() + Duration::from_secs(10);

@@ -68,6 +68,13 @@ impl Reconciler {
             {
                 tracing::warn!("{}: cannot remove its member port: {}", port.name, reason(&e));
             }
+            if let PortKind::Local(local) = &port.kind
+                && self.keep_ports.is_some()
+                && !self.leaves_ports
+            {
+                // One that is gone is not kept either
+                let _ = local.keep_device(false);
+            }
             // A TAP goes here, with the last reference to it
         }
         for id in std::mem::take(&mut self.leaving_bridges) {
@@ -171,6 +178,9 @@ impl Reconciler {
         match what {
             What::Internal { mac } => {
                 let port = LocalPort::tap(name).map_err(failed)?;
+                if self.keep_ports.is_some() {
+                    port.keep_device(true).map_err(failed)?;
+                }
                 let ifindex = port.ifindex();
                 let mac = mac.unwrap_or_else(|| mac_for(&[&self.identity, bridge, name]));
                 self.netlink.set_mac(ifindex, mac).await.map_err(failed)?;

@@ -57,6 +57,7 @@ use crate::ipsec::Ipsec;
 use crate::loops::Loops;
 use crate::openflow::{self, OpenFlow};
 use crate::rundir::RunDir;
+use crate::shutdown::Shutdown;
 use crate::snooping::Snooping;
 use crate::spanning::Spanning;
 use crate::status;
@@ -117,6 +118,10 @@ pub struct Reconciler {
     trains: Trains,
     fences: Fences,
     openflow: Option<OpenFlow>,
+    /// Internal ports stay on the host when this ends, unless it says that nothing shall.
+    keep_ports: Option<Shutdown>,
+    /// From here on they do.
+    leaves_ports: bool,
     next_worker: usize,
     statistics_due: Instant,
     follow_due: Instant,
@@ -164,6 +169,8 @@ impl Reconciler {
             trains: Trains::default(),
             fences: Fences::default(),
             openflow: None,
+            keep_ports: None,
+            leaves_ports: false,
             next_worker: 0,
             statistics_due: Instant::now(),
             follow_due: Instant::now(),
@@ -179,6 +186,11 @@ impl Reconciler {
             state: self.state.clone(),
             netlink: self.netlink.clone(),
         }));
+    }
+
+    /// Has internal ports stay on the host, with their addresses, when this is killed or ends: a successor takes them over.
+    pub fn keep_ports(&mut self, shutdown: Shutdown) {
+        self.keep_ports = Some(shutdown);
     }
 
     /// What is there. Borrow it only between awaits.
@@ -397,6 +409,7 @@ impl Reconciler {
 
     /// Undoes what was made. The rows stay as they are.
     async fn tear_down(mut self, db: &RefCell<Server>) {
+        self.leaves_ports = self.keep_ports.as_ref().is_some_and(|end| !end.cleans_up());
         self.look_around().await;
         self.takeover.run(&BTreeMap::new(), &self.links, db).await;
         self.take_away(&Wanted::default());

@@ -113,7 +113,10 @@ fn common(target: &'static str) -> Vec<Command<Daemon>> {
     let done = || Ok(String::new());
     vec![
         Command::new("version", "", 0..=0, move |_, _| Ok(format!("{target} (Open vSwitch) {OVS_VERSION}"))),
-        Command::new("exit", "[--cleanup]", 0..=1, move |d: &Daemon, _| {
+        Command::new("exit", "[--cleanup]", 0..=1, move |d: &Daemon, args| {
+            if args.iter().any(|arg| arg == "--cleanup") {
+                d.shutdown.ask_cleanup();
+            }
             d.shutdown.ask();
             done()
         })

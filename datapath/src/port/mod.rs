@@ -91,13 +91,25 @@ impl LocalPort {
         Ok(Device::Packet(packet::PacketPort::open(device)?).into())
     }
 
-    /// Makes a TAP of that name with virtio_net_hdr and all offloads. It goes when the port is dropped.
+    /// Makes a TAP of that name with virtio_net_hdr and all offloads, or takes over one that was kept. It goes when the port is
+    /// dropped, unless it is kept.
     ///
     /// # Errors
     /// EBUSY: another process has it. EINVAL: a device of that name is there already and no TAP, or the name is none.
     /// EPERM: CAP_NET_ADMIN is missing. ENOENT: /dev/net/tun is missing.
     pub fn tap(device: &str) -> io::Result<LocalPort> {
         Ok(Device::Tap(tap::TapPort::open(device)?).into())
+    }
+
+    /// Whether a TAP stays when the port is dropped or the process killed, with its addresses and routes. Others always do.
+    ///
+    /// # Errors
+    /// EBADFD: somebody has deleted it.
+    pub fn keep_device(&self, keep: bool) -> io::Result<()> {
+        match &self.device {
+            Device::Tap(p) => p.keep(keep),
+            _ => Ok(()),
+        }
     }
 
     /// A port that ends in the handle returned beside it, for tests without devices.

@@ -27,6 +27,10 @@ impl TapPort {
         Ok(TapPort { file, ifindex: sys::ifindex(device)?, lost: AtomicU64::new(0) })
     }
 
+    pub(super) fn keep(&self, keep: bool) -> io::Result<()> {
+        sys::tun::keep_tap(&self.file, keep)
+    }
+
     pub(super) fn ifindex(&self) -> u32 {
         self.ifindex
     }

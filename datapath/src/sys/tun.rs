@@ -42,6 +42,12 @@ pub fn open_tap(device: &str) -> io::Result<File> {
     Ok(file)
 }
 
+/// Has a TAP stay when its file is closed, with all that was configured on it, or go with it.
+pub fn keep_tap(tap: &File, keep: bool) -> io::Result<()> {
+    // SAFETY: TUNSETPERSIST takes its argument by value.
+    check(unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNSETPERSIST, libc::c_ulong::from(keep)) }).map(drop)
+}
+
 /// Tells the kernel what superframes it may hand out: the most that it agrees to.
 fn set_offloads(tap: &File) -> io::Result<()> {
     let mut result = Ok(());
