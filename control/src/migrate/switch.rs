@@ -63,7 +63,8 @@ impl Switch {
     /// Starts it, and returns when its configuration is in force.
     pub fn start(&self) -> anyhow::Result<()> {
         if self.by_systemd {
-            return programs::systemctl("start", &[UNIT.to_owned()]);
+            // Enabled while Open vSwitch ran, it took over the state of that, and is not started where it is held to run
+            return programs::systemctl("restart", &[UNIT.to_owned()]);
         }
         let program = std::env::current_exe().context("cannot find this program's file")?;
         let mut command = Command::new(program);
