@@ -19,6 +19,7 @@ use tokio::sync::{Notify, watch};
 use crate::attach;
 use crate::bfd::Sessions;
 use crate::bond::Bonds;
+use crate::cfm::Points;
 use crate::claim::{self, Pids, SocketFile, patiently};
 use crate::db_server::DbServer;
 use crate::identity::Identity;
@@ -294,6 +295,11 @@ impl Daemon {
     /// The BFD sessions.
     pub fn bfd(&self) -> Rc<Sessions> {
         self.ipsec.state().borrow().bfd.clone()
+    }
+
+    /// The maintenance points of CFM.
+    pub fn cfm(&self) -> Rc<Points> {
+        self.ipsec.state().borrow().cfm.clone()
     }
 
     /// The tables of bridges with multicast snooping.

@@ -3,6 +3,7 @@
 
 // the process
 pub mod bfd;
+pub mod cfm;
 pub mod claim;
 pub mod cli;
 pub mod daemon;
@@ -15,6 +16,7 @@ pub mod rundir;
 pub mod secret;
 pub mod shutdown;
 pub mod up;
+pub mod watch;
 
 // what ovs-vsctl talks to
 pub mod db_server;

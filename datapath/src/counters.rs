@@ -109,6 +109,8 @@ reasons! {
     BpduFull = "drop_bpdu_full",
     /// BFD control packet that came while its port had had its share of control's time.
     BfdFull = "drop_bfd_full",
+    /// Continuity check that came while its port had had its share of control's time.
+    CfmFull = "drop_cfm_full",
     /// IGMP or MLD message that came while its port had had its share of control's time. It went on, and nothing was learned of it.
     MembershipFull = "drop_membership_full",
     /// To a reserved group address (IEEE 802.1D 7.12.6), which a bridge never forwards.

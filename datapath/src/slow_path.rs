@@ -20,6 +20,8 @@ pub enum FrameKind {
     Bpdu,
     /// A BFD control packet (RFC 5881) to a session of its port.
     Bfd,
+    /// The beginning of a continuity check (IEEE 802.1ag) to the maintenance point of its port.
+    Cfm,
     /// IGMP or MLD on a bridge with multicast snooping. A copy: the frame itself goes on.
     Membership,
     /// One of the bridge's own probes that has come back ([`crate::wire::loopback`]).
@@ -30,8 +32,14 @@ pub enum FrameKind {
 
 impl FrameKind {
     /// Every kind, in order.
-    pub const ALL: [FrameKind; 5] =
-        [FrameKind::Bpdu, FrameKind::Bfd, FrameKind::Membership, FrameKind::Probe, FrameKind::OthersProbe];
+    pub const ALL: [FrameKind; 6] = [
+        FrameKind::Bpdu,
+        FrameKind::Bfd,
+        FrameKind::Cfm,
+        FrameKind::Membership,
+        FrameKind::Probe,
+        FrameKind::OthersProbe,
+    ];
 
     /// Frames a second of one port. A bridge sends ten BPDUs a second at most; several may be behind one port.
     const fn rate(self) -> u32 {
@@ -40,6 +48,8 @@ impl FrameKind {
             FrameKind::Bpdu | FrameKind::Probe | FrameKind::OthersProbe => 100,
             // the shortest interval is a millisecond
             FrameKind::Bfd => 1500,
+            // and there may be 256 others
+            FrameKind::Cfm => 3000,
             // every container behind one port answers a router's question within ten seconds
             FrameKind::Membership => 1000,
         }
@@ -50,6 +60,8 @@ impl FrameKind {
         match self {
             FrameKind::Bpdu | FrameKind::Bfd | FrameKind::Probe | FrameKind::OthersProbe => 32,
             FrameKind::Membership => 256,
+            // of 256 others, and these are short
+            FrameKind::Cfm => 512,
         }
     }
 }

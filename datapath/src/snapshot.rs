@@ -124,8 +124,8 @@ pub struct Port {
     pub worker: usize,
     /// What a spanning tree or its bond lets pass.
     pub stp: StpState,
-    /// It has a BFD session, with these two IPv4 addresses: control packets to one of them are passed up.
-    pub bfd: Option<[[u8; 4]; 2]>,
+    /// Control watches the way that begins there.
+    pub watch: Option<Watch>,
     /// Its VLANs. None: a trunk of all.
     pub vlan: Option<Arc<VlanPolicy>>,
     /// Whom it is kept apart from.
@@ -134,6 +134,15 @@ pub struct Port {
     pub policer: Option<Arc<Policer>>,
     /// UDP leaves by it one datagram a frame, for somebody who reads frames.
     pub lone_datagrams: bool,
+}
+
+/// What comes in by a port for control, which watches the way that begins there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Watch {
+    /// BFD control packets to one of these IPv4 addresses.
+    pub bfd: Option<[[u8; 4]; 2]>,
+    /// Continuity checks (IEEE 802.1ag) to this Ethernet address.
+    pub cfm: Option<[u8; 6]>,
 }
 
 /// The groups that a port is in. No frame passes from one port of a group to another.
@@ -264,7 +273,7 @@ impl Port {
             groups: Groups::NONE,
             policer: None,
             lone_datagrams: false,
-            bfd: None,
+            watch: None,
         }
     }
 }

@@ -43,7 +43,8 @@ pub(crate) fn description(version: Version, port: &Port) -> Writer {
             features.iter().fold(w, |w, f| w.u32(f.v10()))
         }
         Version::V13 => {
-            let live = if down == 0 && !port.config.has(PortConfig::DOWN) { LIVE } else { 0 };
+            let live = down == 0 && !port.faulty && !port.config.has(PortConfig::DOWN);
+            let live = if live { LIVE } else { 0 };
             let w = Writer::new().u32(wide(port.number)).zeros(4).bytes(&port.mac).zeros(2);
             let w = w.text(&port.name, NAME).u32(port.config.0 & PortConfig::ALL_V13).u32(down | live);
             let w = features.iter().fold(w, |w, f| w.u32(f.0));

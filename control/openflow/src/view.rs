@@ -55,6 +55,8 @@ pub struct Port {
     pub config: PortConfig,
     /// It has no carrier.
     pub link_down: bool,
+    /// Frames do not get through by it, whatever the carrier says.
+    pub faulty: bool,
     /// What the link is running with.
     pub current: Features,
     /// What it tells the other end that it can.

@@ -153,7 +153,7 @@ impl Bonds {
                     Attachment::Tunnel => way(),
                     _ => device.is_some_and(|link| link.up && link.carrier),
                 };
-                let up = up && state.bfd.forwarding(name) != Some(false);
+                let up = up && state.works(name) != Some(false);
                 Some((name.clone(), (mac, up)))
             };
             let members = entry.members.iter().filter_map(link).collect();
@@ -172,7 +172,7 @@ impl Bonds {
         for (name, entry) in &mut inner.bonds {
             entry.bond.run(now);
             entry.moved |= entry.bond.take_moved();
-            let sessions = state.bfd.clone();
+            let (sessions, points) = (state.bfd.clone(), state.cfm.clone());
             let Some(bridge) = state.bridges.get_mut(&entry.bridge) else { continue };
             let open = bridge.active_member(name);
             entry.gap |= open.is_some_and(|open| entry.bond.leaves(open));
@@ -180,7 +180,9 @@ impl Bonds {
             if bridge.activate(name, next) {
                 changed = true;
                 let members = bridge.ports.iter().filter(|(_, port)| port.is_of(name));
-                sessions.renumber(members.map(|(interface, port)| (interface.as_str(), port.port.id)));
+                let numbers = members.map(|(interface, port)| (interface.as_str(), port.port.id));
+                sessions.renumber(numbers.clone());
+                points.renumber(numbers);
             }
         }
         inner.unpublished |= changed;

@@ -96,6 +96,8 @@ const TARGETS: &[(&str, &str)] = &[
     ("control::bond", "bond"),
     ("control::bfd", "bfd"),
     ("bfd", "bfd"),
+    ("control::cfm", "cfm"),
+    ("cfm", "cfm"),
     ("control::loops", "bridge"),
     ("control::snooping", "bridge"),
     ("control::ipsec", "ipsec"),
@@ -113,11 +115,12 @@ const TARGETS: &[(&str, &str)] = &[
 ];
 
 /// Every module, sorted by name.
-pub const MODULES: [&str; 13] = [
+pub const MODULES: [&str; 14] = [
     "attach",
     "bfd",
     "bond",
     "bridge",
+    "cfm",
     "dpif",
     "ipsec",
     "jsonrpc",

@@ -280,7 +280,7 @@ mod tests {
             ("gre3", tunnel("gre", &[("remote_ip", "192.0.2.4"), ("psk", "")]), json!({})),
             ("vx0", tunnel("vxlan", &[("remote_ip", "192.0.2.2"), ("exts", "gbp")]), json!({})),
             ("er0", tunnel("erspan", &[("remote_ip", "192.0.2.2")]), json!({})),
-            ("cfm0", json!({"type": "internal", "cfm_mpid": 7}), json!({})),
+            ("lldp0", json!({"type": "internal", "lldp": ["map", [["enable", "true"]]]}), json!({})),
         ] {
             add_port(&db, "br0", name, interface, port);
         }
@@ -290,7 +290,7 @@ mod tests {
             link(2, "eth1"),
             link(3, "in0"),
             Link { below: 3, kind: "vlan".into(), ..link(4, "in0.9") },
-            link(5, "cfm0"),
+            link(5, "lldp0"),
             link(6, "br1"),
         ];
         let host = Host {
@@ -303,7 +303,6 @@ mod tests {
         let expected = "\
 BRIDGE  PORT   TYPE      WILL IT WORK
 br0            bridge    in part: OpenFlow (fail_mode=secure) is not in this version; the bridge learns and forwards
-br0     cfm0   internal  in part: CFM (cfm_mpid) is not in this version; the port works without
 br0     er0    erspan    no: could not open network device er0 (type 'erspan' is not supported by this version)
 br0     eth1   system    yes
 br0     gone0  system    yes: waits for its device, as it does now
@@ -312,6 +311,7 @@ br0     gre1   gre       no: could not add network device gre1 to ofproto (File 
 br0     gre2   gre       yes
 br0     gre3   gre       no: must choose a authentication method
 br0     in0    internal  in part: in0.9 (vlan) stands on it and goes with it
+br0     lldp0  internal  in part: LLDP (lldp) is not in this version; the port works without
 br0     vx0    vxlan     no: bad vxlan 'exts': 'gbp' is not supported; there are frames in VXLAN and nothing else
 br1            bridge    in part: 2 flows are not taken along: the bridge learns and forwards
 Besides: another IKE daemon has UDP port 500, and not for Open vSwitch alone: while it runs, protected tunnels wait
@@ -321,7 +321,7 @@ Besides: another IKE daemon has UDP port 500, and not for Open vSwitch alone: wh
         assert!(!report.all_works());
         let (works, peer) = (Some(Promise::Works), Some(Promise::WithItsPeer));
         for (port, promised) in
-            [("gre0", works), ("gre1", None), ("gre2", peer), ("gone0", None), ("cfm0", works)]
+            [("gre0", works), ("gre1", None), ("gre2", peer), ("gone0", None), ("lldp0", works)]
         {
             assert_eq!(report.promises(port), promised, "{port}");
         }

@@ -21,8 +21,9 @@ pub(super) async fn of(context: &Context, name: &str, activity: &Cell<Activity>)
     let links = context.netlink.links().await.unwrap_or_default();
     let (state, snapshot, now) = (context.state.borrow(), context.datapath.snapshot(), Instant::now());
     let bridge = state.bridges.get(name)?;
-    let mut ports: Vec<Port> =
-        bridge.ports.iter().map(|(p, state)| port(name, p, state, &links, &snapshot, now)).collect();
+    let faulty = |port: &String| state.works(port) == Some(false);
+    let seen = |(p, seen)| Port { faulty: faulty(p), ..port(name, p, seen, &links, &snapshot, now) };
+    let mut ports: Vec<Port> = bridge.ports.iter().map(seen).collect();
     ports.sort_by_key(|p| p.number);
     let mut active = activity.get();
     active.look(received(bridge), now);

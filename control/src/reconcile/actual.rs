@@ -20,6 +20,7 @@ use super::mirrors::MirrorState;
 use super::rules::BridgeRules;
 use crate::bfd::Sessions;
 use crate::bond::Bonds;
+use crate::cfm::Points;
 use crate::devices::member::Member;
 use crate::ipsec::sas::Sas;
 use crate::loops::{Looped, Loops};
@@ -46,6 +47,8 @@ pub struct State {
     pub inlet: Option<Arc<Inlet>>,
     /// BFD on ports.
     pub bfd: Rc<Sessions>,
+    /// CFM on ports.
+    pub cfm: Rc<Points>,
     /// Multicast snooping on bridges.
     pub snooping: Rc<Snooping>,
     /// Ports of several interfaces.
@@ -143,6 +146,12 @@ impl State {
     pub fn port(&self, id: PortId) -> Option<(&str, &str, &PortState)> {
         let all = self.bridges.iter().flat_map(|(b, s)| s.ports.iter().map(move |(n, p)| (b, n, p)));
         all.into_iter().find(|(_, _, p)| p.port.id == id).map(|(b, n, p)| (b.as_str(), n.as_str(), p))
+    }
+
+    /// Whether frames get through by an interface, as far as those who watch it know: like Open vSwitch one goes by the better
+    /// news, where BFD and CFM do. None: nobody watches it.
+    pub fn works(&self, interface: &str) -> Option<bool> {
+        [self.bfd.works(interface), self.cfm.works(interface)].into_iter().flatten().max()
     }
 
     /// The socket of that road and IP version, if it is open.

@@ -137,7 +137,7 @@ impl Reconciler {
         }
         self.follow_tunnels(wanted, plan).await;
         self.follow_bonds(wanted);
-        self.follow_bfd(wanted);
+        self.follow_watch(wanted);
         if made {
             self.look_around().await;
         }

@@ -10,7 +10,6 @@ mod absent;
 pub mod actual;
 mod apply;
 mod awake;
-mod bfd;
 mod bonds;
 pub mod device;
 mod fences;
@@ -33,6 +32,7 @@ mod trains;
 mod tunnels;
 mod unprotected;
 pub mod wanted;
+mod watch;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -216,6 +216,8 @@ impl Reconciler {
         let keeping_trees = tokio::task::spawn_local(spanning.clone().run());
         let bfd = self.state.borrow().bfd.clone();
         let keeping = tokio::task::spawn_local(bfd.clone().run(self.datapath.clone()));
+        let cfm = self.state.borrow().cfm.clone();
+        let checking = tokio::task::spawn_local(cfm.clone().run(self.datapath.clone()));
         let snooping = tokio::task::spawn_local(self.snooping().run(self.datapath.clone(), self.state()));
         let bonds = self.state.borrow().bonds.clone();
         let bonding = tokio::task::spawn_local(bonds.clone().run(self.datapath.clone(), self.state.clone()));
@@ -260,16 +262,15 @@ impl Reconciler {
                 () = self.choice.changed() => self.follow_paths(db).await,
                 () = ipsec.news() => self.write_tunnel_status(db).await,
                 () = spanning.news() => self.write_trees(db),
-                () = bfd.news() => {
-                    self.write(db, &bfd.status());
-                    self.look_at_bonds();
-                }
+                () = bfd.news() => self.write_watched(db, &bfd.status()),
+                () = cfm.news() => self.write_watched(db, &cfm.status()),
                 () = loops.news() => self.pass(db).await,
                 () = bonds.news() => self.write(db, &bonds.columns()),
                 _ = ticks.tick() => self.tick(db).await,
             }
         }
         keeping.abort();
+        checking.abort();
         snooping.abort();
         bonding.abort();
         looking.abort();

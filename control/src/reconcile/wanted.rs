@@ -93,6 +93,8 @@ pub struct WantedPort {
     pub bond: Option<String>,
     /// Column `bfd`, if there shall be a session.
     pub bfd: Option<::bfd::Config>,
+    /// Column `cfm_mpid`, if there shall be a maintenance point.
+    pub cfm: Option<::cfm::Config>,
 }
 
 /// What a port shall be.
@@ -219,6 +221,7 @@ impl Wanted {
             rules: PortRules::default(),
             bond: None,
             bfd: None,
+            cfm: None,
         });
         bridge
     }
@@ -276,6 +279,11 @@ impl Wanted {
             rules: PortRules::read(port, row, &mut self.warnings),
             bond: bond.clone().and_then(Result::ok),
             bfd: ::bfd::Config::read(row.map("bfd"), |why| self.warnings.push(format!("{name}: {why}"))),
+            cfm: ::cfm::Config::read(
+                row.opt_int("cfm_mpid"),
+                |key| row.map_get("other_config", key),
+                |why| self.warnings.push(format!("{name}: {why}")),
+            ),
         }
     }
 
@@ -373,7 +381,6 @@ impl Wanted {
         let tunnel = options::TUNNELS.contains(&row.str("type"));
         let bonded = port.refs("interfaces").len() > 1;
         for (set, feature) in [
-            (row.opt_int("cfm_mpid").is_some(), "CFM (cfm_mpid)"),
             (row.map_get("lldp", "enable") == Some("true"), "LLDP (lldp)"),
             (!port.refs("qos").is_empty(), "QoS (qos)"),
             (!bonded && port.opt_str("lacp").is_some_and(|mode| mode != "off"), "LACP (lacp)"),

@@ -80,6 +80,8 @@ struct Member {
     admin_up: bool,
     /// Frames can pass.
     link_up: bool,
+    /// Who watches it, by BFD or CFM, says that none get through; in RSTP's trees alone, as in Open vSwitch.
+    faulty: bool,
     /// `rstp-port-mcheck`, as last seen.
     mcheck: bool,
     /// `bpdu-guard`.
@@ -91,7 +93,7 @@ struct Member {
 impl Member {
     /// The engine may count on it.
     fn enabled(&self) -> bool {
-        self.link_up && self.admin_up && !self.shut
+        self.link_up && !self.faulty && self.admin_up && !self.shut
     }
 }
 
@@ -192,11 +194,21 @@ impl Spanning {
                     Some(Attachment::Patch) => true,
                     Some(attachment) => device(attachment, links).is_some_and(|l| l.up && l.carrier),
                 };
-                tree.engine.set_enabled(member.id.0, member.enabled());
             }
-            tree.engine.settle();
+            tree.enable(&state);
         }
         drop(trees);
+        self.work.notify_one();
+    }
+
+    /// Asks those who watch ports, by BFD or CFM, whether frames get through.
+    pub fn look_at_watch(&self) {
+        let state = self.state.borrow();
+        let mut trees = self.trees.borrow_mut();
+        if trees.is_empty() {
+            return;
+        }
+        trees.values_mut().for_each(|tree| tree.enable(&state));
         self.work.notify_one();
     }
 
@@ -264,6 +276,15 @@ impl Tree {
         self.members.get_key_value(self.names.get(&key)?)
     }
 
+    /// Lets those ports take part that can.
+    fn enable(&mut self, state: &State) {
+        for (name, member) in &mut self.members {
+            member.faulty = self.mode == Mode::Rstp && state.works(name) == Some(false);
+            self.engine.set_enabled(member.id.0, member.enabled());
+        }
+        self.engine.settle();
+    }
+
     /// Brings the engine's ports to those that are there and shall take part.
     fn follow(
         &mut self,
@@ -314,6 +335,7 @@ impl Tree {
                 source,
                 admin_up: asked.admin_up,
                 link_up: false,
+                faulty: false,
                 mcheck: false,
                 guard: false,
                 shut: false,

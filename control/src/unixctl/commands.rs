@@ -3,6 +3,7 @@
 mod absent;
 mod bfd;
 mod bond;
+mod cfm;
 mod fdb;
 pub mod ipsec;
 mod ports;
@@ -85,6 +86,7 @@ pub fn vswitchd() -> Commands<Daemon> {
         .chain(ipsec::commands())
         .chain(spanning::commands())
         .chain(bfd::commands())
+        .chain(cfm::commands())
         .chain(snooping::commands())
         .chain(bond::commands())
         .chain(absent::commands());

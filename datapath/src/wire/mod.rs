@@ -12,6 +12,7 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 pub mod bfd;
+pub mod cfm;
 pub mod checksum;
 pub mod ethernet;
 pub mod geneve;

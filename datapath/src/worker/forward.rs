@@ -13,13 +13,13 @@ use crate::offload::{Fit, MAX_ANSWER, too_big};
 use crate::port::{RxPacket, RxRoad};
 use crate::slab::Piece;
 use crate::slow_path::FrameKind;
-use crate::snapshot::{Bridge, Port, PortId, PortKind, Snapshot, StpState};
+use crate::snapshot::{Bridge, Port, PortId, PortKind, Snapshot, StpState, Watch};
 use crate::tunnel::decap::decap;
 use crate::vlan::{self, Edit, Inside, Tags};
 use crate::vnet::VnetHdr;
 use crate::wire::natt::{self, Datagram};
 use crate::wire::parse::Link;
-use crate::wire::{bfd, ethernet, loopback};
+use crate::wire::{bfd, cfm, ethernet, loopback};
 
 /// A frame on its way.
 #[derive(Debug, Clone, Copy)]
@@ -153,10 +153,10 @@ impl Worker {
         let cell = port.counters.cell(self.index);
         bump(&cell.rx_packets, packets);
         bump(&cell.rx_bytes, u64::from(frame.data.len));
-        if let Some(to) = &port.bfd
-            && bfd::is_control(self.slab.get(frame.data), to)
+        if let Some(watch) = &port.watch
+            && self.lift_watched(port, watch, frame)
         {
-            return self.lift_bfd(port, frame);
+            return;
         }
         if let Some(policer) = &port.policer
             && let Err(why) = policer.admit(u64::from(frame.data.len), packets)
@@ -234,13 +234,22 @@ impl Worker {
         }
     }
 
-    /// Passes a packet of the port's BFD session up, whatever its spanning tree says.
+    /// Passes up what is for those who watch the port, whatever its spanning tree says. False: it is for others.
     #[cold]
-    fn lift_bfd(&self, port: &Port, frame: Passing) {
-        if !self.shared.lift(FrameKind::Bfd, port.id, self.slab.get(frame.data)) {
+    fn lift_watched(&self, port: &Port, watch: &Watch, frame: Passing) -> bool {
+        let frame = self.slab.get(frame.data);
+        let (kind, bytes, full) = if watch.cfm.is_some_and(|to| cfm::is_for(frame, to)) {
+            (FrameKind::Cfm, frame.get(..cfm::BEGINNING).unwrap_or(frame), DropReason::CfmFull)
+        } else if watch.bfd.is_some_and(|to| bfd::is_control(frame, &to)) {
+            (FrameKind::Bfd, frame, DropReason::BfdFull)
+        } else {
+            return false;
+        };
+        if !self.shared.lift(kind, port.id, bytes) {
             bump(&port.counters.cell(self.index).rx_dropped, 1);
-            self.drops().add(DropReason::BfdFull, 1);
+            self.drops().add(full, 1);
         }
+        true
     }
 
     /// Whom a frame to a group is for, where multicast is snooped. Control gets a copy of what tells.

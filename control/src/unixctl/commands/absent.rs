@@ -5,11 +5,10 @@ use super::ports::DATAPATH;
 use crate::unixctl::Command;
 
 /// Name, usage, what is said without a name, what is said of any name if that is something else.
-const ABSENT: [(&str, &str, &str, &str); 11] = [
+const ABSENT: [(&str, &str, &str, &str); 10] = [
     ("autoattach/show-isid", "[bridge]", "", ""),
     ("autoattach/statistics", "[bridge]", "", ""),
     ("autoattach/status", "[bridge]", "", ""),
-    ("cfm/show", "[interface]", "", "no such CFM object"),
     ("dpctl/ct-stats-show", "[dp]", "Connections Stats:\n    Total: 0\n", UNKNOWN_DATAPATH),
     ("dpctl/dump-conntrack", "[-m] [-s] [dp]", "", UNKNOWN_DATAPATH),
     ("dpctl/dump-flows", "[-m] [--names] [dp]", "", UNKNOWN_DATAPATH),
@@ -19,29 +18,17 @@ const ABSENT: [(&str, &str, &str, &str); 11] = [
     ("revalidator/wait", "", "", ""),
 ];
 
-/// Name, usage, with how many arguments nothing is named (0: never), what is said of any name.
-const CHANGES: [(&str, &str, usize, &str); 1] =
-    [("cfm/set-fault", "[interface] normal|false|true", 1, "no such CFM object")];
-
 const UNKNOWN_DATAPATH: &str = "ovs-vswitchd: datapath not found (Invalid argument)";
 
 /// All of them, whatever the target's commands look at.
 pub fn commands<C>() -> impl Iterator<Item = Command<C>> {
-    let shown = ABSENT.into_iter().map(|(name, usage, of_all, of_any)| {
+    ABSENT.into_iter().map(|(name, usage, of_all, of_any)| {
         let reply = move |args: &[String]| {
             let named = args.iter().any(|arg| !arg.starts_with('-') && arg != DATAPATH);
             if named && !of_any.is_empty() { Err(of_any.into()) } else { Ok(of_all.into()) }
         };
         Command::new(name, usage, 0..=words(usage), move |_, args| reply(args))
-    });
-    let changed = CHANGES.into_iter().map(|(name, usage, of_all, of_any)| {
-        let least = if of_all == 0 { words(usage) } else { of_all };
-        let reply = move |args: &[String]| {
-            if args.len() == of_all { Ok("OK\n".into()) } else { Err(of_any.into()) }
-        };
-        Command::new(name, usage, least..=words(usage), move |_, args| reply(args))
-    });
-    shown.chain(changed)
+    })
 }
 
 fn words(usage: &str) -> usize {
@@ -57,11 +44,8 @@ mod tests {
     fn as_where_nothing_is_configured() {
         let commands = Commands::new(commands::<()>());
         for (line, reply) in [
-            ("cfm/show", Ok("")),
-            ("cfm/show p0", Err("no such CFM object")),
-            ("cfm/set-fault normal", Ok("OK\n")),
-            ("cfm/set-fault p0 true", Err("no such CFM object")),
-            ("cfm/set-fault", Err("\"cfm/set-fault\" command requires at least 1 arguments")),
+            ("lacp/show", Ok("")),
+            ("lacp/show p0", Err("no such lacp object")),
             ("dpctl/dump-flows", Ok("")),
             ("dpctl/dump-flows -m netdev@ovs-netdev", Ok("")),
             ("dpctl/dump-flows nosuch", Err(UNKNOWN_DATAPATH)),
