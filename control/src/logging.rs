@@ -37,6 +37,8 @@ pub struct Vlog {
 #[derive(Debug)]
 struct Sinks {
     patterns: [String; 3],
+    /// Of syslog (RFC 5424 table 1).
+    facility: u8,
     file: Option<(PathBuf, Option<File>)>,
     syslog: Option<UnixDatagram>,
     limiter: Limiter,
@@ -55,6 +57,8 @@ const PATTERNS: [&str; 3] = [
 const SYSLOG_PREFIX: &str = "<%B> %D{%h %e %T} %E %A:";
 /// What there is: who reads /dev/log knows the time and the host, and takes a date after a space for the program's name.
 const SYSLOG_HEADER: &str = "<%B>%A: ";
+/// `daemon`.
+const FACILITY: u8 = 3;
 
 impl Vlog {
     /// Everything from `info` up, libraries from `warn` up, no file.
@@ -65,6 +69,7 @@ impl Vlog {
             written: AtomicU64::new(0),
             sinks: Mutex::new(Sinks {
                 patterns: PATTERNS.map(str::to_owned),
+                facility: FACILITY,
                 file: None,
                 syslog: connect_syslog().ok(),
                 limiter: Limiter::default(),
@@ -96,6 +101,7 @@ impl Vlog {
                     }
                 }
             }
+            Spec::Facility(facility) => self.sinks().facility = *facility,
             Spec::Pattern { destination, pattern } => {
                 for (d, p) in Destination::ALL.into_iter().zip(&mut self.sinks().patterns) {
                     if destination.is_none_or(|x| x == d) {
@@ -212,6 +218,7 @@ impl Vlog {
             module: MODULES.get(module).copied().unwrap_or_default(),
             thread: thread.name().filter(|n| *n != "main").unwrap_or_default(),
             level,
+            facility: sinks.facility,
             text,
         };
         let mut line = String::new();
@@ -231,8 +238,10 @@ impl Vlog {
                     let _ = io::stderr().write_all(line.as_bytes());
                 }
                 Destination::Syslog => {
-                    if let Some(socket) = &sinks.syslog {
-                        let _ = socket.send(line.as_bytes());
+                    let sent = sinks.syslog.as_ref().is_some_and(|socket| is_sent(socket, &line));
+                    if !sent {
+                        // whoever listened may have been started anew
+                        sinks.syslog = connect_syslog().ok().filter(|socket| is_sent(socket, &line));
                     }
                 }
                 Destination::File => {
@@ -255,6 +264,14 @@ fn connect_syslog() -> io::Result<UnixDatagram> {
     socket.set_nonblocking(true)?;
     socket.connect("/dev/log")?;
     Ok(socket)
+}
+
+/// Whether it went, or is lost for want of room there.
+fn is_sent(socket: &UnixDatagram, line: &str) -> bool {
+    match socket.send(line.as_bytes()) {
+        Ok(_) => true,
+        Err(e) => e.kind() == io::ErrorKind::WouldBlock,
+    }
 }
 
 struct ToVlog(Arc<Vlog>);

@@ -159,6 +159,8 @@ pub enum Spec {
         /// How much.
         level: Level,
     },
+    /// Send to syslog under this facility.
+    Facility(u8),
     /// Write messages like this.
     Pattern {
         /// Where.
@@ -180,6 +182,33 @@ impl fmt::Display for BadSpec {
 
 impl std::error::Error for BadSpec {}
 
+/// Of syslog (RFC 5424 table 1), by the names that Open vSwitch has for them.
+const FACILITIES: [(&str, u8); 23] = [
+    ("kern", 0),
+    ("user", 1),
+    ("mail", 2),
+    ("daemon", 3),
+    ("auth", 4),
+    ("syslog", 5),
+    ("lpr", 6),
+    ("news", 7),
+    ("uucp", 8),
+    ("clock", 9),
+    ("ftp", 11),
+    ("ntp", 12),
+    ("audit", 13),
+    ("alert", 14),
+    ("clock2", 15),
+    ("local0", 16),
+    ("local1", 17),
+    ("local2", 18),
+    ("local3", 19),
+    ("local4", 20),
+    ("local5", 21),
+    ("local6", 22),
+    ("local7", 23),
+];
+
 const SEPARATORS: [char; 4] = [' ', ',', ':', '\t'];
 
 impl Spec {
@@ -191,6 +220,12 @@ impl Spec {
         let (first, rest) = text.split_once(SEPARATORS).unwrap_or((text, ""));
         if first.eq_ignore_ascii_case("PATTERN") {
             return Spec::parse_pattern(rest);
+        }
+        if first.eq_ignore_ascii_case("FACILITY") {
+            let name = rest.trim_matches(SEPARATORS);
+            let found = FACILITIES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+            return found
+                .map_or_else(|| bad("invalid facility".into()), |(_, code)| Ok(Spec::Facility(*code)));
         }
         let (mut module, mut destination, mut level) = (None, None, None);
         for word in text.split(SEPARATORS).filter(|w| !w.is_empty() && !w.eq_ignore_ascii_case("ANY")) {
@@ -267,6 +302,9 @@ mod tests {
             ("file:file", bad("cannot specify multiple destinations")),
             ("PATTERN:nowhere:%m", bad("unknown destination \"nowhere\"")),
             ("PATTERN", bad("missing destination")),
+            ("FACILITY:local3", Ok(Spec::Facility(19))),
+            ("facility:user", Ok(Spec::Facility(1))),
+            ("FACILITY:nosuch", bad("invalid facility")),
         ];
         for (text, want) in table {
             assert_eq!(Spec::parse(text), want, "{text}");

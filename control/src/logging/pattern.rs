@@ -17,13 +17,13 @@ pub(super) struct Message<'a> {
     /// Empty for the main thread.
     pub thread: &'a str,
     pub level: Level,
+    /// Of syslog (RFC 5424 table 1).
+    pub facility: u8,
     pub text: &'a str,
 }
 
 /// Program name in `%A`.
 const PROGRAM: &str = "ovs-vswitchd";
-/// syslog facility `daemon` (RFC 5424 table 1).
-const FACILITY: u8 = 3;
 /// Nobody pads by more than this.
 const MAX_WIDTH: usize = 512;
 
@@ -58,7 +58,7 @@ pub(super) fn expand(pattern: &str, m: &Message<'_>, out: &mut String) {
 fn convert(conversion: char, chars: &mut Peekable<Chars<'_>>, m: &Message<'_>) -> String {
     match conversion {
         'A' => PROGRAM.into(),
-        'B' => (FACILITY * 8 + m.level.syslog()).to_string(),
+        'B' => (m.facility * 8 + m.level.syslog()).to_string(),
         'c' => m.module.into(),
         'd' | 'D' => strftime(argument(chars).as_deref().unwrap_or("%Y-%m-%d %H:%M:%S.###"), m.at),
         'E' => read_trimmed("/proc/sys/kernel/hostname"),
@@ -154,6 +154,7 @@ mod tests {
             number: 1,
             module: "vlog",
             thread: "",
+            facility: 3,
             level: Level::Info,
             text: "opened log file x",
         };

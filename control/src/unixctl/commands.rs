@@ -101,6 +101,8 @@ pub fn ovsdb_server() -> Commands<Daemon> {
             Ok(format!("punix:{}", d.rundir.db_sock().display()))
         }),
         Command::new("ovsdb-server/sync-status", "", 0..=0, |_, _| Ok("state: active".into())),
+        Command::new("coverage/show", "", 0..=0, |d: &Daemon, _| Ok(d.coverage.borrow().show(d.drops()))),
+        Command::new("memory/show", "", 0..=0, memory_show),
     ]))
 }
 
@@ -125,7 +127,7 @@ fn common(target: &'static str) -> Vec<Command<Daemon>> {
         .at_exit(),
         Command::new("vlog/list", "", 0..=0, |d: &Daemon, _| Ok(d.vlog.list())),
         Command::new("vlog/list-pattern", "", 0..=0, |d: &Daemon, _| Ok(d.vlog.list_patterns())),
-        Command::new("vlog/set", "{spec | PATTERN:destination:pattern}", 1..=usize::MAX, vlog_set),
+        Command::new("vlog/set", "{spec | PATTERN:destination:pattern}", 0..=usize::MAX, vlog_set),
         Command::new("vlog/reopen", "", 0..=0, move |d: &Daemon, _| {
             d.vlog.reopen().map_err(|e| e.to_string()).and_then(|()| done())
         }),
