@@ -32,6 +32,7 @@ pub mod sflow;
 pub mod snooping;
 pub mod spanning;
 pub mod status;
+mod system;
 
 // what ovs-appctl and ovs-ofctl see
 pub mod openflow;

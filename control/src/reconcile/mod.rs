@@ -61,6 +61,7 @@ use crate::shutdown::Shutdown;
 use crate::snooping::Snooping;
 use crate::spanning::Spanning;
 use crate::status;
+use crate::system;
 use actual::{Ids, PortState, State};
 use device::Choice;
 use fences::Fences;
@@ -123,6 +124,7 @@ pub struct Reconciler {
     /// From here on they do.
     leaves_ports: bool,
     next_worker: usize,
+    since: Instant,
     statistics_due: Instant,
     follow_due: Instant,
 }
@@ -172,6 +174,7 @@ impl Reconciler {
             keep_ports: None,
             leaves_ports: false,
             next_worker: 0,
+            since: Instant::now(),
             statistics_due: Instant::now(),
             follow_due: Instant::now(),
         })
@@ -379,6 +382,7 @@ impl Reconciler {
             self.takeover.repair(&taking(&wanted));
             let mut updates = status::statistics(&wanted, &self.state.borrow(), &self.links);
             updates.extend(self.spanning.columns(db.borrow().db()));
+            updates.extend(system::statistics(db.borrow().db(), self.since.elapsed().as_millis()));
             self.write(db, &updates);
         }
     }
