@@ -1,6 +1,6 @@
 //! Takes away what shall not be, makes what shall be, and keeps devices as they shall be.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use datapath::fdb::Fdb;
@@ -125,7 +125,7 @@ impl Reconciler {
                 match &port.what {
                     Err(error) => self.fail(bridge_name, name, error.clone()),
                     Ok(_) if self.has(bridge_name, name) => {
-                        self.renumber(bridge_name, name, port);
+                        self.renumber(bridge_name, name, port, &bridge.ports);
                         self.follow_rules(bridge_name, name, port);
                     }
                     Ok(what) => match self.open(bridge_name, name, what, plan).await {
@@ -269,22 +269,33 @@ impl Reconciler {
         true
     }
 
-    /// Follows a change of `ofport_request` if that number is free.
-    fn renumber(&mut self, bridge_name: &str, name: &str, wanted: &WantedPort) {
+    /// Follows a change of `ofport_request` if that number is free; or if who has it asks for another, and can have ours.
+    fn renumber(
+        &mut self,
+        bridge_name: &str,
+        name: &str,
+        wanted: &WantedPort,
+        all: &BTreeMap<String, WantedPort>,
+    ) {
         let Some(asked) = ofport(wanted.ofport_request) else { return };
-        let number = {
-            let mut state = self.state.borrow_mut();
-            let Some(bridge) = state.bridges.get_mut(bridge_name) else { return };
-            let standing = bridge.ports.get(name).map(|p| p.port.ofport);
-            if standing == Some(asked) || standing == Some(OFPORT_LOCAL) {
-                return;
-            }
-            bridge.choose_ofport(Some(asked), standing, &BTreeSet::new())
+        let (standing, holder) = {
+            let state = self.state.borrow();
+            let Some(bridge) = state.bridges.get(bridge_name) else { return };
+            let holder = bridge.ports.iter().find(|(_, port)| port.port.ofport == asked);
+            (bridge.ports.get(name).map(|p| p.port.ofport), holder.map(|(name, _)| name.clone()))
         };
-        if number == Some(asked) {
-            self.replace(bridge_name, name, |port| Port { ofport: asked, ..port.clone() });
-            self.remembered.extend(wanted.row.map(|row| (row, asked)));
+        let Some(standing) = standing.filter(|n| *n != asked && *n != OFPORT_LOCAL) else { return };
+        if let Some(holder) = holder {
+            let leaves = |port: &&WantedPort| ofport(port.ofport_request).is_some_and(|n| n != asked);
+            let Some(port) = all.get(&holder).filter(leaves) else { return };
+            self.give_number(bridge_name, &holder, port, standing);
         }
+        self.give_number(bridge_name, name, wanted, asked);
+    }
+
+    fn give_number(&mut self, bridge: &str, name: &str, wanted: &WantedPort, number: OfPort) {
+        self.replace(bridge, name, |port| Port { ofport: number, ..port.clone() });
+        self.remembered.extend(wanted.row.map(|row| (row, number)));
     }
 
     /// Follows a change of what may pass. Addresses learned at a port may be in other VLANs once its own have changed.

@@ -98,6 +98,27 @@ fn a_device_may_come_later_go_and_come_again() {
 }
 
 #[test]
+fn a_datapath_id_is_sixteen_digits() {
+    in_namespace(async {
+        let db = database();
+        let mut reconciler = reconciler().await;
+        add_br(&db, "br0", json!({}));
+        for (text, want) in [
+            ("00000000000000Ab", "00000000000000ab"),
+            ("0x1234", "0000000000001234"),
+            ("1234", "000002000000000b"),
+            ("0000000000000000", "000002000000000b"),
+            ("zz", "000002000000000b"),
+        ] {
+            let config = map(&[("hwaddr", "02:00:00:00:00:0b"), ("datapath-id", text)]);
+            set(&db, "Bridge", "br0", json!({"other_config": config}));
+            reconciler.run_once(&db).await;
+            assert_eq!(row(&db, "Bridge", "br0").str("datapath_id"), want, "{text}");
+        }
+    });
+}
+
+#[test]
 fn a_port_that_is_the_switchs_alone_lends_the_bridge_its_address() {
     in_namespace(async {
         ip("link add eth1 address 00:16:3e:00:00:02 type veth peer name peer1
@@ -180,6 +201,12 @@ fn numbers_survive_a_restart() {
         set_interface(&db, "b", json!({"ofport_request": 7}));
         second.run_once(&db).await;
         assert_eq!(ofport(&db, "b"), Some(9), "7 is taken");
+        // in a circle: each has what the next one asks for
+        for (name, number) in [("a", 1), ("b", 7), ("c", 9)] {
+            set_interface(&db, name, json!({"ofport_request": number}));
+        }
+        second.run_once(&db).await;
+        assert_eq!(["a", "b", "c"].map(|name| ofport(&db, name)), [Some(1), Some(7), Some(9)]);
     });
 }
 

@@ -184,7 +184,7 @@ impl Wanted {
             loops: loops::Wish::read(db, row),
             sflow: sflow::wish::Wish::read(db, row, &mut self.warnings),
             mac,
-            datapath_id: config("datapath-id").map(str::to_owned),
+            datapath_id: config("datapath-id").and_then(|text| self.datapath_id(name, text)),
             controllers: row.refs("controller"),
             fail_secure: row.opt_str("fail_mode") == Some("secure"),
             datapath_type: match row.str("datapath_type") {
@@ -346,6 +346,22 @@ impl Wanted {
         Ok(WantedTunnel { config, protection })
     }
 
+    /// What `other_config:datapath-id` says: 16 hexadecimal digits, or up to 16 after `0x`, and not 0.
+    fn datapath_id(&mut self, name: &str, text: &str) -> Option<String> {
+        let digits = match text.strip_prefix("0x").or(text.strip_prefix("0X")) {
+            Some(digits) => Some(digits),
+            None => Some(text).filter(|text| text.len() == 16),
+        };
+        let digits = digits.filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+        let id = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()).filter(|id| *id != 0);
+        if id.is_none() {
+            self.warnings.push(format!(
+                "{name}: datapath-id '{text}' is neither 16 hexadecimal digits nor a number after 0x; it is not heeded"
+            ));
+        }
+        id.map(|id| format!("{id:016x}"))
+    }
+
     /// The address that a column says, if a device can have it.
     fn unicast(&mut self, name: &str, column: &str, text: &str) -> Option<[u8; 6]> {
         let mac = parse_mac(text).filter(|mac| *mac != [0; 6] && mac.first().is_some_and(|b| b & 1 == 0));
@@ -423,6 +439,9 @@ impl Wanted {
 fn patch(name: &str, row: &Row) -> Result<String, String> {
     match row.map_get("options", "peer") {
         None | Some("") => Err(format!("{name}: patch type requires valid 'peer' argument")),
+        Some(_) if row.map("options").count() > 1 => {
+            Err(format!("{name}: patch type takes only a 'peer' argument"))
+        }
         Some(peer) if peer == name => Err(format!("{name}: patch peer must not be self")),
         Some(peer) => Ok(peer.to_owned()),
     }
