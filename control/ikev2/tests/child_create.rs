@@ -58,6 +58,32 @@ fn collision() {
     }
 }
 
+/// B's request arrives when A has the answer to its own, and rekeys what that brought: A sees no collision, and B, who does,
+/// lets go of the wrong one. One child SA remains all the same.
+#[test]
+fn collision_seen_by_one_end_alone() {
+    for (nonces, rekeyed) in [([0x20, 0xf0], true), ([0xf0, 0x20], true), ([0x20, 0xf0], false)] {
+        let mut pair = bare();
+        pair.hosts[A].rng.nonces(&[nonces[0], 0xff]);
+        pair.hosts[B].rng.nonces(&[nonces[1], 0xff]);
+        pair.lost = 0;
+        create(&mut pair, A);
+        create(&mut pair, B);
+        let late = pair.take_from(B);
+        pair.run();
+        if rekeyed {
+            pair.rekey_child(A);
+            pair.run();
+        }
+        pair.deliver(late);
+        pair.run();
+        assert!(pair.hosts.iter().all(|host| host.sending().is_some()));
+        pair.pass(Duration::from_secs(300));
+        pair.assert_converged();
+        assert_eq!(pair.lost, 0);
+    }
+}
+
 /// A asks for a child SA, B rekeys the IKE SA: both are put off, and A asks again.
 #[test]
 fn collision_ike_rekey() {

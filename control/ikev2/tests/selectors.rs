@@ -7,7 +7,7 @@ mod pair;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ikev2::wire::{Exchange, Payload, notify};
+use ikev2::wire::{Exchange, Header, Payload, notify};
 use ikev2::{PeerConfig, PeerState, Selector};
 use pair::*;
 
@@ -66,6 +66,50 @@ fn reauthenticated_without_loss() {
         pair.with(host, |endpoint, now| endpoint.reauthenticate(now, PEER));
         pair.assert_settled();
         assert!(spis(&pair).is_disjoint(&before));
+    }
+}
+
+/// B proves itself twice. The first time the answer that grants the last child SA does not arrive: A must not fall back to that
+/// one when the second time has made the old IKE SA superfluous.
+#[test]
+fn reauthenticated_twice_and_one_answer_lost() {
+    let mut pair = all();
+    pair.with(B, |endpoint, now| endpoint.reauthenticate(now, PEER));
+    let first = pair.take();
+    // What is rekeyed after it began is what the second time takes the place of, too
+    pair.rekey_ike(A);
+    pair.run();
+    pair.deliver(first);
+    while pair.hosts[A].installed.len() < 6 {
+        pair.step();
+    }
+    pair.drop_from(A);
+    pair.with(B, |endpoint, now| endpoint.reauthenticate(now, PEER));
+    pair.assert_settled();
+}
+
+/// Both prove themselves at once. The IKE SA that is to remain gets its last child SA late: until then the other one is needed.
+#[test]
+fn reauthenticated_by_both_and_one_of_them_slow() {
+    for slow in [A, B] {
+        let mut pair = all();
+        // Those of IKE_SA_INIT rank them
+        pair.hosts[slow].rng.nonces(&[0xf0]);
+        pair.hosts[1 - slow].rng.nonces(&[0x10, 0xf1]);
+        pair.with(slow, |endpoint, now| endpoint.reauthenticate(now, PEER));
+        pair.with(1 - slow, |endpoint, now| endpoint.reauthenticate(now, PEER));
+        let mut late = Vec::new();
+        for _ in 0..200 {
+            while !pair.wire.is_empty() {
+                let message = pair.take();
+                let id = Header::peek(&message.datagram).unwrap().message_id;
+                let last = message.from == slow && message.exchange() == Exchange::CreateChildSa && id == 3;
+                if last && !message.is_response() { late.push(message) } else { pair.deliver(message) }
+            }
+            pair.timers(Duration::from_millis(50));
+        }
+        assert!(!late.is_empty());
+        pair.assert_settled();
     }
 }
 

@@ -203,7 +203,7 @@ impl HalfOpen {
         let mut sa = IkeSa::new(cx, &config, proof, self.channel, birth);
         cx.numbers.hand_over(&sa.channel.own_spi(), Owner::Peer(peer.id, sa.id));
         match child {
-            Ok((granted, child, _)) => {
+            Ok((granted, child)) => {
                 sa.install(cx, peer, child, false);
                 payloads.extend(granted);
             }

@@ -113,19 +113,18 @@ pub(crate) fn accept(
         (Some(group), ..) => return Err(format!("{remote} chose {group} and sends no key of it")),
     };
     let (keymat_out, keymat_in) = keymat(between.channel, suite, shared.as_ref(), nonces);
-    Ok(between.child(selector, spi_in, spi_out, suite, keymat_in, keymat_out))
+    Ok(between.child(selector, spi_in, spi_out, suite, [keymat_in, keymat_out], nonces))
 }
 
 /// What we grant on the peer's request, and the child SA that comes of it: for the first of `wanted` that the peer asks
-/// for. `nonces` are given in IKE_AUTH; in CREATE_CHILD_SA they are exchanged here, and the lower one is given back (RFC 7296
-/// 2.8.1).
+/// for. `nonces` are given in IKE_AUTH; in CREATE_CHILD_SA they are exchanged here.
 pub(crate) fn grant(
     cx: &mut Cx<'_>,
     between: Between<'_>,
     parts: &Parts,
     wanted: &[Selector],
     nonces: Option<Nonces<'_>>,
-) -> Result<(Vec<Payload>, NewChild, Vec<u8>), Refusal> {
+) -> Result<(Vec<Payload>, NewChild), Refusal> {
     let exchange = if nonces.is_some() { ChildExchange::Auth } else { ChildExchange::CreateChildSa };
     let path = between.channel.path;
     let (local, remote) = (path.local.ip(), path.remote.ip());
@@ -164,8 +163,8 @@ pub(crate) fn grant(
     };
     payloads.extend([Payload::TsI(vec![ts_i]), Payload::TsR(vec![ts_r])]);
     let (keymat_in, keymat_out) = keymat(between.channel, choice.suite, shared.as_ref(), nonces);
-    let child = between.child(selector, spi_in, choice.peer_spi, choice.suite, keymat_in, keymat_out);
-    Ok((payloads, child, nonces.i.min(nonces.r).to_vec()))
+    let keymat = [keymat_in, keymat_out];
+    Ok((payloads, between.child(selector, spi_in, choice.peer_spi, choice.suite, keymat, nonces)))
 }
 
 impl Between<'_> {
@@ -188,13 +187,14 @@ impl Between<'_> {
         spi_in: Own<u32>,
         spi_out: u32,
         suite: EspSuite,
-        keymat_in: Secret,
-        keymat_out: Secret,
+        [keymat_in, keymat_out]: [Secret; 2],
+        nonces: Nonces<'_>,
     ) -> NewChild {
         let path = self.channel.path;
         let (local, remote) = (path.local.ip(), path.remote.ip());
         let udp = self.nat.udp(path);
-        NewChild { selector, spi_in, spi_out, suite, keymat_in, keymat_out, local, remote, udp }
+        let rank = nonces.i.min(nonces.r).to_vec();
+        NewChild { selector, rank, spi_in, spi_out, suite, keymat_in, keymat_out, local, remote, udp }
     }
 }
 

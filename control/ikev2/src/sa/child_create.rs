@@ -219,7 +219,8 @@ pub(crate) fn grant(
     let config = peer.config.clone();
     let between = Between { channel: &sa.channel, nat: sa.nat, config: &config };
     match child::grant(cx, between, parts, wanted, None) {
-        Ok((payloads, child, lowest)) => {
+        Ok((payloads, child)) => {
+            let lowest = child.rank.clone();
             let id = sa.install(cx, peer, child, false);
             sa.channel.answer(cx, path, Exchange::CreateChildSa, &payloads);
             Some((id, lowest))

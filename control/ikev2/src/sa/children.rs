@@ -41,6 +41,12 @@ pub(crate) struct ChildSa {
     /// The IKE SA that it belongs to now.
     pub ike: SessionId,
     pub state: ChildState,
+    /// Of several for the same traffic the one of the highest rank remains: the lower nonce of what made it (RFC 7296 2.8.1).
+    pub rank: Vec<u8>,
+    /// Whether that was our request.
+    pub made_here: bool,
+    /// To be deleted if by then another stands that makes it superfluous.
+    pub prune_at: Option<Instant>,
     pub spi_in: Own<u32>,
     pub spi_out: u32,
     pub suite: EspSuite,
@@ -81,6 +87,7 @@ enum Sending {
 #[derive(Debug)]
 pub(crate) struct NewChild {
     pub selector: Selector,
+    pub rank: Vec<u8>,
     pub spi_in: Own<u32>,
     pub spi_out: u32,
     pub suite: EspSuite,
@@ -134,6 +141,9 @@ impl Children {
             selector,
             ike,
             state: ChildState::Installed,
+            rank: new.rank,
+            made_here: ready,
+            prune_at: None,
             spi_in: new.spi_in,
             spi_out: new.spi_out,
             suite: new.suite,
@@ -311,9 +321,10 @@ impl Children {
         self.list.iter().filter(move |child| child.ike == ike && child.is_alive())
     }
 
-    /// Whether an IKE SA has one that the peer is known to have.
-    pub fn any_ready(&self, ike: SessionId) -> bool {
-        self.of(ike).any(|child| child.sending == Sending::Ready)
+    /// Of an IKE SA, those for this that neither end is about to delete.
+    pub fn standing(&self, ike: SessionId, selector: Selector) -> impl Iterator<Item = &ChildSa> {
+        let stands = |state| matches!(state, ChildState::Installed | ChildState::Rekeying);
+        self.of(ike).filter(move |child| child.selector == selector && stands(child.state))
     }
 
     /// By its name.
@@ -344,8 +355,7 @@ impl Children {
 
     /// Whether an IKE SA has one for this that neither end is about to delete.
     pub fn has(&self, ike: SessionId, selector: Selector) -> bool {
-        let stands = |state| matches!(state, ChildState::Installed | ChildState::Rekeying);
-        self.of(ike).any(|child| child.selector == selector && stands(child.state))
+        self.standing(ike, selector).next().is_some()
     }
 
     /// Those that are for nothing of this, and not yet deleted; with the IKE SAs that they belong to.
@@ -396,6 +406,11 @@ impl ChildSa {
     /// Not deleted by either side.
     pub fn is_alive(&self) -> bool {
         self.state != ChildState::Draining
+    }
+
+    /// Whether the peer is known to have it.
+    pub fn is_ready(&self) -> bool {
+        self.sending == Sending::Ready
     }
 
     fn is_waiting(&self) -> bool {

@@ -27,8 +27,6 @@ const MAX_TASKS: usize = 64;
 const CLOSED: Duration = Duration::from_secs(30);
 /// The peer has so long to delete what has been replaced.
 pub(crate) const REPLACED: Duration = Duration::from_secs(60);
-/// A peer that cannot just now is asked again after so long, or double that.
-const SOON: Duration = Duration::from_secs(1);
 
 /// An established IKE SA.
 #[derive(Debug)]
@@ -62,6 +60,8 @@ pub(crate) struct IkeSa {
     pub liveness: Liveness,
     /// When to try again to take the place of another.
     pub again_at: Option<Instant>,
+    /// Whether the peer has heard from us since it granted the last child SA, and so may send by it.
+    pub told: bool,
     expires_at: Instant,
     tasks: VecDeque<Task>,
 }
@@ -149,6 +149,7 @@ impl IkeSa {
             refused: BTreeSet::new(),
             liveness: Liveness::new(cx.now),
             again_at: None,
+            told: true,
             expires_at,
             tasks: VecDeque::new(),
         }
@@ -158,10 +159,12 @@ impl IkeSa {
     pub fn install(&mut self, cx: &mut Cx<'_>, peer: &mut Peer, child: NewChild, ready: bool) -> ChildId {
         let (wanted, spi_in) = (peer.config.protects.contains(&child.selector), child.spi_in.clone());
         let id = peer.children.install(cx, &self.proof, self.id, &peer.config.lifetimes, child, ready);
+        self.told &= !ready;
         if !wanted {
             delete::let_go(peer, id);
             self.queue(Task::DeleteChild(spi_in));
         }
+        collision::child_arrives(self, cx, peer, id);
         id
     }
 
@@ -193,28 +196,6 @@ impl IkeSa {
     pub fn queue_children(&mut self, config: &PeerConfig, first: Selector) {
         let others = config.protects.iter().filter(|selector| **selector != first);
         others.for_each(|selector| self.queue(Task::CreateChild(*selector)));
-    }
-
-    /// Deletes the IKE SA that this one takes the place of, once this one has child SAs for all that is to be protected, but
-    /// for what the peer refuses.
-    fn supersede(&mut self, cx: &mut Cx<'_>, peer: &mut Peer) {
-        let config = peer.config.clone();
-        let lacks = |selector: &&Selector| {
-            !self.refused.contains(selector) && !peer.children.has(self.id, **selector)
-        };
-        let lacking: Vec<_> = config.protects.iter().filter(lacks).collect();
-        let again = self.again_at.take();
-        if lacking.is_empty() {
-            if let Some(old) = self.replaces.take() {
-                peer.close(cx, old, "a new IKE SA has taken its place");
-            }
-        } else if again.is_none() {
-            // The peer could not just now
-            self.again_at = Some(cx.soon(SOON));
-        } else {
-            lacking.into_iter().for_each(|selector| self.queue(Task::CreateChild(*selector)));
-            self.queue(Task::Supersede);
-        }
     }
 
     /// What waits for its turn, to be done by another IKE SA.
@@ -327,6 +308,7 @@ impl IkeSa {
 
     /// False: that was the end.
     fn answer(&mut self, cx: &mut Cx<'_>, peer: &mut Peer, parts: Parts) -> bool {
+        self.told = true;
         match self.underway.take() {
             Some(Underway::CreateChild(request)) => request.answered(self, cx, peer, parts),
             Some(Underway::RekeyChild(request)) => request.answered(self, cx, peer, parts),
@@ -350,7 +332,7 @@ impl IkeSa {
                 Task::DeleteChild(spi) => delete::begin_child(self, spi),
                 Task::DeleteIke => delete::begin_ike(self),
                 Task::Supersede => {
-                    self.supersede(cx, peer);
+                    collision::supersede(self, cx, peer);
                     None
                 }
                 Task::Liveness => Some((Exchange::Informational, Vec::new(), Underway::Liveness)),
@@ -406,7 +388,12 @@ impl IkeSa {
             Phase::Replaced { until } | Phase::Closed { until } => Some(until),
             Phase::Closing => None,
         };
-        let children = peer.children.of(self.id).filter_map(|child| child_due(child, self.is_open()));
+        let open = self.is_open();
+        let children = peer
+            .children
+            .of(self.id)
+            .flat_map(|child| [child_due(child, open), child.prune_at.filter(|_| open)])
+            .flatten();
         children.chain(own).chain(self.channel.timeout()).min()
     }
 
@@ -425,6 +412,7 @@ impl IkeSa {
             Phase::Replaced { .. } | Phase::Closing | Phase::Closed { .. } => {}
         }
         self.handle_children(cx, peer);
+        collision::prune_children(&mut self, cx, peer);
         self.go_on(cx, peer);
         Some(Session::Established(self))
     }
@@ -441,7 +429,7 @@ impl IkeSa {
             peer.start(cx, Some(self.id));
         }
         if self.again_at.is_some_and(|at| at <= cx.now) {
-            self.supersede(cx, peer);
+            collision::supersede(self, cx, peer);
         }
         if self.rekey_at <= cx.now {
             // put off for good unless it fails

@@ -291,7 +291,7 @@ impl New<'_> {
             reauth_in: None,
         };
         let mut new = IkeSa::new(cx, &peer.config, old.proof.clone(), channel, birth);
-        (new.prune_at, new.again_at) = (old.prune_at, old.again_at);
+        (new.prune_at, new.again_at, new.told) = (old.prune_at, old.again_at, old.told);
         new.reauth_at = reauth_in.map(|time| cx.now + time);
         Ok(new)
     }

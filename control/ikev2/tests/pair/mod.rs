@@ -576,6 +576,11 @@ impl Pair {
     /// All that is superfluous has gone, and in all this time no packet was lost.
     pub fn assert_settled(&mut self) {
         self.pass(Duration::from_secs(120));
+        self.assert_unharmed();
+    }
+
+    /// Both have converged, and have never been down nor lost a packet.
+    pub fn assert_unharmed(&self) {
         self.assert_converged();
         assert_eq!(self.lost, 0, "packets were lost");
         for host in &self.hosts {
