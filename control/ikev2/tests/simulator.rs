@@ -149,6 +149,26 @@ proptest! {
         prop_assert_eq!(simulation.pair.lost, 0);
     }
 
+    /// For a while, with lives of seconds: what is under way comes late and in any order, but within a second.
+    #[test]
+    fn short_lives_lose_nothing(acts in prop::collection::vec(acts(24), 1..16), seed: u64, several: Option<bool>) {
+        let pair = Pair::seeded(seed).brought_up(|config| {
+            config.protects = several.map_or_else(|| vec![Selector::Gre], protects);
+            config.lifetimes.child = Duration::from_secs(5);
+            config.lifetimes.ike = Duration::from_secs(15);
+        });
+        let mut simulation = Simulation { pair, packets: 0, patience: 0 };
+        for acts in &acts {
+            simulation.patience = 900;
+            for act in acts.iter().filter(|act| !matches!(act, Act::Drop(_))) {
+                simulation.act(act);
+            }
+            simulation.pair.timers(Duration::from_millis(simulation.patience));
+            simulation.pair.run();
+        }
+        prop_assert_eq!(simulation.pair.lost, 0);
+    }
+
     #[test]
     fn beginning_peers_converge(
         acts in acts(120), seed: u64, initiators in 1..4usize, several: Option<bool>,
