@@ -50,6 +50,12 @@ impl VnetHdr {
         self.gso_type & !GSO_ECN != GSO_NONE
     }
 
+    /// Whether the frame stands for several segments of TCP.
+    #[inline]
+    pub fn is_tcp(&self) -> bool {
+        matches!(self.gso_type & !GSO_ECN, GSO_TCPV4 | GSO_TCPV6)
+    }
+
     /// Whether the checksum must be finished.
     #[inline]
     pub fn needs_csum(&self) -> bool {

@@ -19,6 +19,7 @@ mod sample;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod weight;
 
 use std::collections::HashSet;
 use std::io;
@@ -125,6 +126,7 @@ impl Worker {
             for token in sources.filter(|token| *token != wake) {
                 self.serve(token);
             }
+            self.outputs.weight.turn();
             // the index is below the number of workers from the start
             self.shared.bell.turn(&mut self.gait, &self.shared.workers[self.index].pulse, Instant::now);
         }

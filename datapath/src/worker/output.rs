@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::forward::Passing;
+use super::weight::Weight;
 use crate::counters::{DropCell, DropReason, bump};
 use crate::offload::{Coalescer, Fit, FrameSink, fit};
 use crate::port::{DeviceRoad, LocalPort, Refusal, RxRoad, TxPacket, Underlay};
@@ -68,6 +69,8 @@ pub(super) struct Outputs {
     underlays: Vec<UnderlayOutput>,
     device: DeviceOutput,
     scratch: Vec<u8>,
+    /// By what leaves.
+    pub(super) weight: Weight,
 }
 
 /// The outbox that a packet waits in; made when it is first asked for.
@@ -88,6 +91,7 @@ impl Outputs {
             underlays: Vec::new(),
             device: DeviceOutput::default(),
             scratch: Vec::new(),
+            weight: Weight::default(),
         }
     }
 
@@ -157,6 +161,7 @@ impl Outputs {
         refused: &mut dyn FnMut(&TxPacket, Refusal),
     ) -> Fit {
         let Leaving { port, tunnel, way, now } = leaving;
+        self.weight.carry(vnet, data.len);
         let frame = slab.get(data);
         let inner = Link::parse(frame).and_then(|link| Ip::parse(frame, &link));
         // what is no IP the kernel does not know how to hang behind other headers; no flow is torn by its going another way
@@ -202,16 +207,25 @@ impl Outputs {
             let output = self.local.get_mut(usize::from(id.0)).and_then(Option::as_mut);
             let Some((output, port)) = output.zip(snapshot.port(id)) else { continue };
             if let PortKind::Local(device) = &port.kind {
-                output.flush(slab, port, device, self.worker, drops);
+                output.flush(slab, port, device, self.worker, drops, &mut self.weight);
             }
         }
     }
 }
 
 impl LocalOutput {
-    fn flush(&mut self, slab: &mut Slab, port: &Port, device: &LocalPort, worker: usize, drops: &DropCell) {
+    fn flush(
+        &mut self,
+        slab: &mut Slab,
+        port: &Port,
+        device: &LocalPort,
+        worker: usize,
+        drops: &DropCell,
+        weight: &mut Weight,
+    ) {
         self.waiting = false;
         self.coalescer.flush(slab, &mut self.queue);
+        self.queue.frames().iter().for_each(|f| weight.carry(&f.vnet, f.len));
         let sent = device.tx(slab, &self.queue);
         let cell = port.counters.cell(worker);
         let taken = self.queue.frames().iter().take(sent.ok);
