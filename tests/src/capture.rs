@@ -76,7 +76,7 @@ fn tcpdump(mut command: Command) -> (Child, JoinHandle<String>) {
 #[track_caller]
 fn end(mut tcpdump: Child, totals: JoinHandle<String>) -> u64 {
     cli::signal(tcpdump.id(), "INT");
-    cli::wait(&mut tcpdump, Duration::from_secs(10)).expect("tcpdump ends");
+    cli::wait(&mut tcpdump, cli::LATEST).expect("tcpdump ends");
     let totals = totals.join().expect("what tcpdump says at its end");
     let missed =
         totals.lines().find_map(|l| l.strip_suffix(" packets dropped by kernel")?.trim().parse().ok());
@@ -333,8 +333,10 @@ impl Packets {
             let fields: Vec<&str> = line.split('\t').collect();
             let field = |i: usize| fields.get(i).copied().unwrap_or_default();
             let [frame, layers, malformed, icmp, icmp6] = [0, 1, 2, 3, 4].map(field);
-            // an ICMP error quotes a packet and cuts it short: the checksum in there cannot be right
-            let quotes = icmp.split(',').any(|t| t == "3") || icmp6.split(',').any(|t| t == "2");
+            // an ICMP error quotes a packet and cuts it short, or one that was joined of several (of a stream's last words to
+            // a port that is closed): the checksum in there cannot be right
+            let quotes =
+                icmp.split(',').any(|t| t == "3") || icmp6.split(',').any(|t| ["1", "2"].contains(&t));
             // of tunnels and ESP in UDP the outer one is left to the network card, which a veth does not have
             let in_udp = ["udpencap", "udp:gre", "udp:vxlan", "udp:geneve"];
             let outer = usize::from(in_udp.iter().any(|layer| layers.contains(layer)));

@@ -85,10 +85,13 @@ pub fn bound(program: &str) -> Command {
     c
 }
 
-/// Waits for `done` to give Some, at most 20 s; panics with `what` after that.
+/// How long anything may take that happens by itself: many times what it does, for a machine that has much else to do.
+pub const LATEST: Duration = Duration::from_secs(40);
+
+/// Waits for `done` to give Some, at most [`LATEST`]; panics with `what` after that.
 #[track_caller]
 pub fn poll<T>(what: &str, done: impl FnMut() -> Option<T>) -> T {
-    poll_within(Duration::from_secs(20), what, done)
+    poll_within(LATEST, what, done)
 }
 
 /// Waits for `done` to give Some, at most `limit`; panics with `what` after that.

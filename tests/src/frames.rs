@@ -19,6 +19,8 @@ const QUIET: Duration = Duration::from_millis(300);
 pub struct Frames {
     child: Child,
     stdin: ChildStdin,
+    /// Frames that it was told to send.
+    told: usize,
     arrived: Arc<Mutex<Arrived>>,
 }
 
@@ -26,6 +28,8 @@ pub struct Frames {
 struct Arrived {
     /// (device, bytes) by the frame's number.
     frames: BTreeMap<u32, Vec<(String, Vec<u8>)>>,
+    /// Frames that were sent.
+    sent: usize,
     last: Instant,
 }
 
@@ -65,10 +69,17 @@ impl Frames {
         let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
         assert_eq!(lines.next().expect("a line").expect("UTF-8"), "ready");
         let stdin = child.stdin.take().expect("its input");
-        let arrived = Arc::new(Mutex::new(Arrived { frames: BTreeMap::new(), last: Instant::now() }));
+        let arrived =
+            Arc::new(Mutex::new(Arrived { frames: BTreeMap::new(), sent: 0, last: Instant::now() }));
         let noted = arrived.clone();
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
+                if line == "sent" {
+                    let mut noted = noted.lock().expect("its lock");
+                    noted.sent += 1;
+                    noted.last = Instant::now();
+                    continue;
+                }
                 let (device, hex) = line.split_once(' ').expect("device and frame");
                 let byte = |d: &[u8]| u8::from_str_radix(&String::from_utf8_lossy(d), 16).expect("digits");
                 let bytes: Vec<u8> = hex.as_bytes().chunks(2).map(byte).collect();
@@ -79,7 +90,7 @@ impl Frames {
                 }
             }
         });
-        Frames { child, stdin, arrived }
+        Frames { child, stdin, told: 0, arrived }
     }
 
     /// Sends a frame out of a device.
@@ -87,7 +98,7 @@ impl Frames {
     pub fn send(&mut self, device: &str, bytes: &[u8]) {
         let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
         writeln!(self.stdin, "{device} {hex}").expect("the helper takes it");
-        self.arrived.lock().expect("its lock").last = Instant::now();
+        self.told += 1;
     }
 
     /// What arrived of each frame, by devices, once for a while nothing has, nor was sent.
@@ -95,7 +106,7 @@ impl Frames {
     pub fn settled(&self) -> BTreeMap<u32, Vec<(String, Vec<u8>)>> {
         cli::poll("the devices to be quiet", || {
             let arrived = self.arrived.lock().expect("its lock");
-            (arrived.last.elapsed() > QUIET).then(|| {
+            (arrived.sent == self.told && arrived.last.elapsed() > QUIET).then(|| {
                 let mut frames = arrived.frames.clone();
                 frames.values_mut().for_each(|copies| copies.sort());
                 frames

@@ -83,7 +83,7 @@ impl Guest<'_> {
             }
             cli::output(host.cmd("ping").args(["-c1", "-W1", UNDERLAY[1]])).success().then_some(())
         };
-        poll("the guest", answers);
+        poll_within(Duration::from_secs(120), "the guest", answers);
         let guest = Guest { vm, host, wire };
         poll("the guest's shell", || guest.try_sh("true").success().then_some(()));
         guest.sh(&format!("ip -6 addr add {}/64 dev eth0 nodad", UNDERLAY6[1]));

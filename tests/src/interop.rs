@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::capture::Capture;
-use crate::cli::poll_within;
+use crate::cli::poll;
 use crate::guest::Guest;
 use crate::keys::Keys;
 use crate::pki::Pair;
@@ -117,9 +117,7 @@ impl Scene<'_> {
         reaches(self.host, FAR);
         self.host.wait_for("interface", "gre0", "status:ipsec", "up");
         self.host.wait_for("interface", "gre0", "error", "[]");
-        poll_within(Duration::from_secs(10), "a child SA at the peer", || {
-            (peer.children() > 0).then_some(())
-        });
+        poll("a child SA at the peer", || (peer.children() > 0).then_some(()));
     }
 
     /// Pings and TCP both ways; all that is on the wire meanwhile opens with our keys and is right in every layer.
@@ -159,9 +157,7 @@ impl Scene<'_> {
         peer.rekey_child();
         let streams = streams.map(Sequence::finish);
         traffic::ping(self.host, FAR, 3);
-        poll_within(Duration::from_secs(15), "no more child SAs at the peer", || {
-            (1..=children).contains(&peer.children()).then_some(())
-        });
+        poll("no more child SAs at the peer", || (1..=children).contains(&peer.children()).then_some(()));
         streams
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::cli::{self, Out, poll_within};
+use crate::cli::{self, LATEST, Out, poll};
 use crate::daemon::Daemon;
 use crate::engine::{self, Container, Engine};
 use crate::netns::Netns;
@@ -205,16 +205,15 @@ impl Host {
     #[track_caller]
     pub fn wait_for(&self, table: &str, row: &str, column: &str, want: &str) {
         let mut seen = String::new();
-        let limit = Duration::from_secs(10);
         let start = std::time::Instant::now();
-        while start.elapsed() < limit {
+        while start.elapsed() < LATEST {
             seen = self.get(table, row, column);
             if seen == want {
                 return;
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        panic!("{table} {row} {column} is {seen}, not {want}, after {limit:?}\n{}", self.log());
+        panic!("{table} {row} {column} is {seen}, not {want}, after {LATEST:?}\n{}", self.log());
     }
 
     /// The commands of the main job: br0, docker0 in it, and a tunnel to each of `remotes`.
@@ -385,7 +384,7 @@ pub fn behind_nat() -> ([Host; 2], Netns) {
 /// Waits until `from` reaches `ip`.
 #[track_caller]
 pub fn reaches(from: &dyn Place, ip: &str) {
-    poll_within(Duration::from_secs(10), &format!("an answer from {ip}"), || {
+    poll(&format!("an answer from {ip}"), || {
         cli::output(from.cmd("ping").args(["-c1", "-W1", ip])).success().then_some(())
     });
 }

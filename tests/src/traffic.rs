@@ -24,8 +24,18 @@ pub fn try_ping(from: &dyn Place, args: &str) -> Out {
 /// `count` pings to `ip` must all be answered.
 #[track_caller]
 pub fn ping(from: &dyn Place, ip: &str, count: u32) {
-    let out = try_ping(from, &format!("-c {count} -i 0.05 -W 5 {ip}"));
-    assert!(out.stdout.contains(&format!(" {count} received")), "{out:?}");
+    answered(from, count, &format!("-i 0.05 {ip}"));
+}
+
+/// The first `count` pings with the words of `args` must all be answered; gives what ping says. After the last it would wait no
+/// longer than twice the longest round trip so far, and call what is late lost: so it may send more until it has as many answers.
+#[track_caller]
+pub fn answered(from: &dyn Place, count: u32, args: &str) -> String {
+    let out = try_ping(from, &format!("-c {count} -w 20 {args}"));
+    let answers: Vec<&str> = out.stdout.lines().filter(|line| line.contains(" bytes from ")).collect();
+    let came = |n: u32| answers.iter().any(|line| line.contains(&format!("icmp_seq={n} ")));
+    assert!((1..=count).all(came), "{out:?}");
+    out.stdout
 }
 
 /// Pings every 20 ms until it is asked what came of it.

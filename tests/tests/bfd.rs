@@ -1,8 +1,6 @@
 //! BFD on tunnels: between two Underpass, and with the real Open vSwitch.
 
-use std::time::Duration;
-
-use harness::cli::poll_within;
+use harness::cli::poll;
 use harness::ovs::Ovs;
 use harness::topology::{Shell, UNDERLAY, cable, two_switches};
 use harness::{Host, traffic};
@@ -20,7 +18,7 @@ fn watch(hosts: &[Host; 2], kind: &str) {
 #[track_caller]
 fn states(hosts: &[Host; 2], want: &str) {
     for host in hosts {
-        poll_within(Duration::from_secs(15), &format!("BFD {want}"), || {
+        poll(&format!("BFD {want}"), || {
             (host.get("interface", "t0", "bfd_status:state") == want).then_some(())
         });
     }
@@ -34,7 +32,7 @@ fn lives([a, b]: &[Host; 2]) {
         // whoever is up first hears that the other one is, too, with that one's next packet; intervals settle after that
         host.wait_for("interface", "t0", "bfd_status:forwarding", "true");
         host.wait_for("interface", "t0", "bfd_status:remote_state", "up");
-        poll_within(Duration::from_secs(15), "both up, each 200 ms", || {
+        poll("both up, each 200 ms", || {
             let shown = host.appctl("bfd/show t0");
             (shown.contains("Local Session State: up") && shown.contains("TX Interval: Approx 200ms"))
                 .then_some(())
@@ -55,7 +53,9 @@ fn between_two() {
     assert_eq!(b.get("interface", "t0", "bfd_status:forwarding"), "false");
     a.sh("ip link set u0 up");
     states(&hosts, "up");
-    assert_eq!(b.get("interface", "t0", "bfd_status:flap_count"), "3");
+    // a machine that is busy for 600 ms adds to it
+    let flaps: u32 = b.get("interface", "t0", "bfd_status:flap_count").parse().expect("a number");
+    assert!(flaps >= 3, "{flaps}");
     // taken away, it leaves nothing
     a.vsctl("set interface t0 bfd:enable=false");
     a.wait_for("interface", "t0", "bfd_status", "{}");

@@ -2,9 +2,8 @@
 //! a bond of two tunnels.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use harness::cli::poll_within;
+use harness::cli::poll;
 use harness::frames::{Frames, frame};
 use harness::ovs::{Ovs, normalise};
 use harness::topology::{UNDERLAY, reaches, two_switches};
@@ -208,7 +207,7 @@ impl Site {
     fn knows(&self, station: [u8; 6], port: &str) {
         let station = station.map(|byte| format!("{byte:02x}")).join(":");
         let number = self.host.get("interface", port, "ofport");
-        poll_within(Duration::from_secs(10), &format!("{station} behind {port}"), || {
+        poll(&format!("{station} behind {port}"), || {
             let shown = self.host.appctl("fdb/show br0");
             let entry = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
             let entry = shown.lines().map(entry).find(|words| words.get(2) == Some(&station))?;
@@ -227,7 +226,7 @@ fn each_hears_the_other(sites: &mut [Site; 2], first: u32) {
             sites[from].frames.send("q", &frame(number, dst, stations[from], &[]));
             number += 1;
         }
-        poll_within(Duration::from_secs(10), &format!("frames of station {from} at the other"), || {
+        poll(&format!("frames of station {from} at the other"), || {
             let seen = sites[to].frames.settled();
             (number - 5..number).all(|sent| seen.contains_key(&sent)).then_some(())
         });
@@ -301,7 +300,7 @@ fn of_two_tunnels_the_one_that_works_is_active() {
     }
     let active = |name: &str| {
         for host in &hosts {
-            poll_within(Duration::from_secs(15), &format!("{name} active"), || {
+            poll(&format!("{name} active"), || {
                 let shown = host.appctl("bond/show bond0");
                 shown.contains(&format!("member {name}: enabled\n  active member\n")).then_some(())
             });
@@ -355,9 +354,7 @@ fn nothing_is_doubled_while_it_fails_over() {
     b.ns.sh("ip link set e0 down");
     active(1);
     b.ns.sh("ip link set e0 up");
-    poll_within(Duration::from_secs(10), "e0 enabled", || {
-        a.appctl("bond/show").contains("member e0: enabled").then_some(())
-    });
+    poll("e0 enabled", || a.appctl("bond/show").contains("member e0: enabled").then_some(()));
     b.ns.sh("ip link set e1 down");
     active(0);
     for stream in streams {

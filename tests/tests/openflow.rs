@@ -180,7 +180,7 @@ fn ports_as_open_vswitch_tells_of_them() {
                 }
             };
         }
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + cli::LATEST;
         for (i, want) in [(0, v10), (1, v13), (2, v10), (3, v13)] {
             while monitors[i].brief() != want {
                 let who = if i < 2 { "Underpass" } else { "Open vSwitch" };
@@ -201,7 +201,7 @@ fn ports_as_open_vswitch_tells_of_them() {
         host.vsctl("set bridge br0 other_config:datapath-id=00000000000000bb");
     }
     for monitor in &mut monitors {
-        let ended = cli::wait(&mut monitor.child, Duration::from_secs(10));
+        let ended = cli::wait(&mut monitor.child, cli::LATEST);
         assert!(ended.is_some(), "{:?}", monitor.messages());
     }
 }

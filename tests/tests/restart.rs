@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use harness::topology::{Shell, UNDERLAY, cable, reaches, two_hosts};
 use harness::traffic::Sequence;
-use harness::{Container, Host, cli, poll_within, traffic};
+use harness::{Container, Host, cli, poll, traffic};
 
 /// How often a daemon is killed.
 const ROUNDS: usize = 50;
@@ -56,7 +56,7 @@ fn killed_fifty_times_under_traffic() {
 
         let start = Instant::now();
         a.start();
-        poll_within(Duration::from_secs(5), "forwarding", || {
+        poll("forwarding", || {
             cli::output(ca.cmd("ping").args(["-c1", "-W0.2", "-n", &cb.ip])).success().then_some(())
         });
         slowest = slowest.max(start.elapsed());
@@ -175,9 +175,7 @@ fn kept_ports_outlast_the_daemon_with_their_addresses() {
     a.vsctl("del-port v7");
     assert!(!a.ns.links().contains(&"v7".to_owned()));
     a.appctl("exit --cleanup");
-    poll_within(Duration::from_secs(5), "br0 to go", || {
-        (!a.ns.links().contains(&"br0".to_owned())).then_some(())
-    });
+    poll("br0 to go", || (!a.ns.links().contains(&"br0".to_owned())).then_some(()));
     drop(a.daemon.take());
     b.stop();
 }

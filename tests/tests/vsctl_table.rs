@@ -40,11 +40,19 @@ fn run(host: &Host, line: &str) -> Out {
 }
 
 /// How long either switch may take to write what it has come to into its rows.
-const LATE: Duration = Duration::from_secs(5);
+const LATE: Duration = Duration::from_secs(20);
 
 /// Whether a command can be asked again and changes nothing.
 fn only_asks(line: &str) -> bool {
-    ["ovs-vsctl get ", "ovs-vsctl list ", "ovs-vsctl show"].iter().any(|start| line.starts_with(start))
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let shows =
+        |word: &str| ["get", "list", "show", "dump-", "queue-"].iter().any(|start| word.starts_with(start));
+    match words[..] {
+        ["ovs-vsctl", what, ..] => ["get", "list", "show"].contains(&what),
+        ["ovs-ofctl", ..] => words.iter().any(|word| shows(word)),
+        ["ovs-appctl", what, ..] => what.split_once('/').is_some_and(|(_, what)| shows(what)),
+        _ => false,
+    }
 }
 
 /// The commands that docs/compatibility.md lists: the first cell of each row of its tables, when it is code.

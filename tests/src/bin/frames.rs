@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! frames DEVICE...   each line of standard input, a device and a frame in hexadecimal, is sent; each frame that arrives by one
-//!                    of the devices becomes such a line of standard output
+//!                    of the devices becomes such a line of standard output. A line "sent" follows each that was
 //! ```
 
 use std::io::{BufRead, Error, Result, Write, stdin, stdout};
@@ -24,7 +24,10 @@ fn main() -> Result<()> {
     loop {
         out.flush()?;
         match orders.recv_timeout(Duration::from_millis(1)) {
-            Ok(line) => send(&mut slab, &devices, &ports, &line)?,
+            Ok(line) => {
+                send(&mut slab, &devices, &ports, &line)?;
+                writeln!(out, "sent")?;
+            }
             Err(mpsc::RecvTimeoutError::Timeout) => {}
             Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
         }
