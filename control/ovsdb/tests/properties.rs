@@ -385,8 +385,6 @@ fn monitor_all(server: &mut Server, method: &str) -> (SessionId, Replica) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
-
     /// After each transaction the rules hold, both kinds of monitor have told everything, and the log knows it.
     #[test]
     fn a_history_is_sound_told_and_kept(history in vec(a_transaction(), 1..16)) {

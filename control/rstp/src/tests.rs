@@ -424,8 +424,6 @@ fn segments(joins: &[BTreeSet<usize>], bridges: usize) -> Vec<Vec<usize>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
-
     /// Any bridges of any version joined by any segments, cut and mended at any time, noticed or not.
     ///
     /// When the root is lost or becomes a worse one, what bridges have heard of it may go round in a circle until it is too old.

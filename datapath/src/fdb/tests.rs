@@ -196,8 +196,6 @@ fn held(fdb: &Fdb, now: u32) -> Entries {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
-
     #[test]
     fn behaves_as_the_model(ops in prop::collection::vec(op(), 1..300), max_entries in 1..50usize) {
         let max_age = 30;
