@@ -214,8 +214,9 @@ fn what_a_device_does_not_take_is_tried_again() {
     );
     assert_eq!(a.get("interface", "gre0", "link_state"), "up");
     reaches(a, &b.docker0());
+    // a veth refuses for its far end's MTU as well, of which nothing is heard at this end
     for host in &hosts {
-        host.sh("ip link set u0 mtu 1500");
+        host.sh("ip link set u0 mtu 1500; sleep 1");
     }
     for host in &hosts {
         host.wait_for("interface", "gre0", "error", "[]");

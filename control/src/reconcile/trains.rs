@@ -167,11 +167,11 @@ impl Reconciler {
         self.trains.inlets.retain(|index, _| devices.contains(index));
         for Route { remote, path } in routes {
             let link = self.links.by_index(path.ifindex).map(Link::settings);
-            let attached = match self.trains.inlets.remove(&path.ifindex) {
-                Some(Err(failure)) if failure.is_over(link.as_ref()) => None,
-                made => made,
+            let (made, before) = match self.trains.inlets.remove(&path.ifindex) {
+                Some(Err(failure)) if failure.is_over(link.as_ref()) => (None, Some(failure.why)),
+                made => (made, None),
             };
-            let attached = attached.unwrap_or_else(|| attach(&inlet, path, link));
+            let attached = made.unwrap_or_else(|| attach(&inlet, path, link, before.as_deref()));
             let why = attached.as_ref().err().map(|failure| failure.why.clone());
             self.trains.inlets.insert(path.ifindex, attached);
             if let Some(why) = why {
@@ -254,22 +254,26 @@ impl Reconciler {
     }
 }
 
-/// Puts the inlet to work on the device of a path, which is as `link` says.
-fn attach(inlet: &Inlet, path: &Path, link: Option<Link>) -> Made<Attached> {
+/// Puts the inlet to work on the device of a path, which is as `link` says. `before`: why that failed the last time.
+fn attach(inlet: &Inlet, path: &Path, link: Option<Link>, before: Option<&str>) -> Made<Attached> {
     match inlet.attach(path.ifindex) {
         Ok(attached) => {
             tracing::info!("{}: ESP is received in trains, by XDP", path.link);
             Ok(attached)
         }
         Err(e) => {
-            // the other may go without a sign; a driver is not asked twice, as some restart their queues to find out
+            // the other may go without a sign, as may what makes a veth refuse: the MTU of its far end. Else a driver is not
+            // asked twice, as some restart their queues to find out
             let busy = e.raw_os_error() == Some(libc::EBUSY);
+            let passing = busy || e.raw_os_error() == Some(libc::ERANGE);
             let why = match busy {
                 true => "another XDP program is there".to_owned(),
                 false => format!("its driver does not take XDP ({})", reason(&e)),
             };
-            tracing::info!("{}: ESP is received by a raw socket: {why}", path.link);
-            Err(Failure { why, again: busy.then(|| Instant::now() + RETRY), link: link.map(Box::new) })
+            if before != Some(why.as_str()) {
+                tracing::info!("{}: ESP is received by a raw socket: {why}", path.link);
+            }
+            Err(Failure { why, again: passing.then(|| Instant::now() + RETRY), link: link.map(Box::new) })
         }
     }
 }
