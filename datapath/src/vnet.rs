@@ -52,7 +52,7 @@ impl VnetHdr {
 
     /// Whether the frame stands for several segments of TCP.
     #[inline]
-    pub fn is_tcp(&self) -> bool {
+    pub fn is_tcp_gso(&self) -> bool {
         matches!(self.gso_type & !GSO_ECN, GSO_TCPV4 | GSO_TCPV6)
     }
 

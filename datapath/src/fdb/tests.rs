@@ -195,7 +195,15 @@ fn held(fdb: &Fdb, now: u32) -> Entries {
     map
 }
 
+/// Twice as many histories as by default, as a table has many states; `PROPTEST_CASES` has the last word.
+fn configuration() -> ProptestConfig {
+    let default = ProptestConfig::default();
+    if std::env::var_os("PROPTEST_CASES").is_some() { default } else { ProptestConfig { cases: 512, ..default } }
+}
+
 proptest! {
+    #![proptest_config(configuration())]
+
     #[test]
     fn behaves_as_the_model(ops in prop::collection::vec(op(), 1..300), max_entries in 1..50usize) {
         let max_age = 30;

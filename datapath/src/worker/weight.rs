@@ -42,7 +42,7 @@ impl Weight {
     /// A frame of `len` bytes leaves by a port.
     #[inline]
     pub(super) fn carry(&mut self, vnet: &VnetHdr, len: u32) {
-        self.credit = if vnet.is_tcp() {
+        self.credit = if vnet.is_tcp_gso() {
             (self.credit + len / EARNS).min(FULL)
         } else {
             self.credit.saturating_sub(COSTS)
