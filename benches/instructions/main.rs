@@ -21,10 +21,10 @@ use datapath::fdb::Fdb;
 use datapath::offload::{Coalescer, Fit, fit};
 use datapath::port::esp_device::{Batch, Hop, Ways};
 use datapath::port::{RxPacket, RxRoad, TxPacket};
-use datapath::slab::{Piece, Slab};
+use datapath::slab::{Piece, SLOTS, Slab};
 use datapath::snapshot::{Bridge, BridgeId, PolicyId, Port, PortId, PortKind, Snapshot};
 use datapath::tunnel::carry::{Carry, Freight, Parcels};
-use datapath::tunnel::decap::decap;
+use datapath::tunnel::decap::{Decap, decap};
 use datapath::tunnel::encap::Encap;
 use datapath::tunnel::{Demux, Outbox, Tunnel, TunnelConfig, Way};
 use datapath::txq::TxQueue;
@@ -51,7 +51,7 @@ const fn case(name: &'static str, times: usize, make: fn() -> Body) -> Case {
     Case { name, times, make }
 }
 
-const CASES: [Case; 22] = [
+const CASES: [Case; 23] = [
     case("parse_tcp4", 100, || parsing(frames::tcp4(1, 64))),
     case("parse_tcp6", 100, || parsing(frames::tcp6(64))),
     case("parse_vlan_udp4", 100, || parsing(frames::vlan_udp4(64))),
@@ -90,6 +90,7 @@ const CASES: [Case; 22] = [
     case("carry_superframe", 100, || carrying(SEGMENTS * frames::MSS)),
     case("esp_trains_44", 100, || trains(SEGMENTS)),
     case("decap_1400", 100, || decapsulating(1400)),
+    case("inward_42", 10, || receiving(42)),
     case("coalesce_44", 10, || coalescing(SEGMENTS)),
     case("coalesce_1", 100, || coalescing(1)),
 ];
@@ -249,6 +250,59 @@ fn decapsulating(len: usize) -> Body {
     slab.get_mut(data).copy_from_slice(&packet);
     let packet = RxPacket { data, road: RxRoad::Gre, src_port: 0, src: THERE, dst: HERE, tos: 0 };
     Box::new(move |_| assert!(decap(&snapshot, &mut slab, black_box(&packet), NOW).is_ok()))
+}
+
+/// Trains of ESP packets as they come from the socket, to superframes. No slot has room for more.
+fn receiving(segments: usize) -> Body {
+    let port = Arc::new(Port::new(
+        PortId(0),
+        BridgeId(0),
+        1,
+        "gre0",
+        PortKind::Tunnel(Arc::new(Tunnel { policy: Some(PolicyId(0)), ..tunnel() })),
+    ));
+    let inbound = Arc::new(InboundSa::new(sa_config(), key(), PolicyId(0), DEFAULT_WINDOW));
+    let snapshot = Snapshot {
+        demux: Demux::build([&port].into_iter()).unwrap_or_default(),
+        ports: vec![Some(port)],
+        inbound: [(sa_config().spi, inbound)].into_iter().collect(),
+        ..Snapshot::default()
+    };
+    let (sa, mut slab) = (outbound(), Slab::new());
+    let (mut coalescer, mut out) = (Coalescer::new(), TxQueue::new());
+    let mut trains = Vec::new();
+    for slot in 0..SLOTS {
+        let mut data = Slab::slot(slot);
+        let mut train = Vec::new();
+        for i in 0..segments {
+            let frame = frames::tcp4((1 + i * frames::MSS) as u32, frames::MSS);
+            let payload = [&[0, 0, 0x65, 0x58], &frame[..]].concat();
+            data.len = sealed_len(payload.len()) as u32;
+            let packet = slab.get_mut(data);
+            packet[16..16 + payload.len()].copy_from_slice(&payload);
+            let number = sa.number(payload.len() as u64, NOW).unwrap_or(0);
+            assert!(sa.seal(number, payload.len(), packet));
+            train.push(RxPacket { data, road: RxRoad::Esp, src_port: 0, src: THERE, dst: HERE, tos: 0 });
+            data.off += data.len;
+        }
+        trains.push(train);
+    }
+    Box::new(move |i| {
+        slab.reset();
+        out.clear();
+        let mut decap = Decap::new(&snapshot, NOW);
+        for packet in &trains[i] {
+            let Ok(unpacked) = decap.unpack(&mut slab, black_box(packet)) else {
+                unreachable!("a good packet")
+            };
+            if !coalescer.follow(&mut slab, unpacked.data, &mut out) {
+                assert!(decap.finish(&mut slab, &unpacked).is_ok());
+                coalescer.push(&mut slab, unpacked.data, &mut out);
+            }
+        }
+        coalescer.flush(&mut slab, &mut out);
+        assert_eq!(black_box(out.frames()).len(), 1);
+    })
 }
 
 /// Segments of one flow as they come from a tunnel.

@@ -16,6 +16,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, big_endi
 pub const HEADER: usize = 20;
 /// Bytes of a header with as many options as fit.
 pub const MAX_HEADER: usize = 60;
+/// Where the flags stand, from the header's start.
+pub const FLAGS: usize = 13;
 /// Where the checksum stands, from the header's start.
 pub const CHECKSUM: usize = 16;
 

@@ -14,7 +14,7 @@ use crate::port::{RxPacket, RxRoad};
 use crate::slab::Piece;
 use crate::slow_path::FrameKind;
 use crate::snapshot::{Bridge, Port, PortId, PortKind, Snapshot, StpState, Watch};
-use crate::tunnel::decap::decap;
+use crate::tunnel::decap::Decap;
 use crate::vlan::{self, Edit, Inside, Tags};
 use crate::vnet::VnetHdr;
 use crate::wire::natt::{self, Datagram};
@@ -28,8 +28,8 @@ pub(super) struct Passing {
     pub(super) data: Piece,
     /// Its offload header.
     pub(super) vnet: VnetHdr,
-    /// It came through a tunnel: its fellows may be merged with it.
-    pub(super) tunneled: bool,
+    /// It came through a tunnel, in a packet of that TOS: its fellows may be merged with it.
+    pub(super) tunneled: Option<u8>,
 }
 
 /// A frame in the middle of a bridge.
@@ -78,7 +78,7 @@ impl Worker {
         self.decided = None;
         let frames = std::mem::take(&mut self.frames);
         for frame in &frames {
-            let passing = Passing { data: frame.data, vnet: frame.vnet, tunneled: false };
+            let passing = Passing { data: frame.data, vnet: frame.vnet, tunneled: None };
             self.forward(&snapshot, from, passing, now);
         }
         self.frames = frames;
@@ -89,25 +89,37 @@ impl Worker {
         let now = self.shared.now();
         let snapshot = Arc::clone(&self.snapshot);
         self.decided = None;
+        self.trail = None;
         let packets = std::mem::take(&mut self.packets);
+        let mut decap = Decap::new(&snapshot, now);
         for packet in &packets {
             if packet.road == RxRoad::Udp && !self.is_esp(packet) {
                 continue;
             }
-            match decap(&snapshot, &mut self.slab, packet, now) {
-                Ok((from, data, vnet)) => {
-                    let passing = Passing { data, vnet, tunneled: true };
-                    self.forward(&snapshot, from, passing, now);
+            if let Err(why) = self.forward_packet(&mut decap, &snapshot, packet, now) {
+                if why == DropReason::EspNoSa {
+                    self.tell_unknown_spi(packet, now);
                 }
-                Err(why) => {
-                    if why == DropReason::EspNoSa {
-                        self.tell_unknown_spi(packet, now);
-                    }
-                    self.drops().add(why, 1);
-                }
+                self.drops().add(why, 1);
             }
         }
         self.packets = packets;
+    }
+
+    fn forward_packet<'a>(
+        &mut self,
+        decap: &mut Decap<'a>,
+        snapshot: &'a Snapshot,
+        packet: &RxPacket,
+        now: u32,
+    ) -> Result<(), DropReason> {
+        let unpacked = decap.unpack(&mut self.slab, packet)?;
+        if !self.follow(snapshot, &unpacked) {
+            let vnet = decap.finish(&mut self.slab, &unpacked)?;
+            let passing = Passing { data: unpacked.data, vnet, tunneled: Some(unpacked.tos) };
+            self.forward(snapshot, unpacked.port, passing, now);
+        }
+        Ok(())
     }
 
     /// Whether a datagram on the ESP port is ESP. What is not is taken care of here.
@@ -148,6 +160,7 @@ impl Worker {
 
     /// A frame comes into a bridge.
     pub(super) fn enter(&mut self, snapshot: &Snapshot, from: PortId, frame: Passing, now: u32) {
+        self.trail = None;
         let Some(port) = snapshot.port(from) else { return self.drops().add(DropReason::NoBridge, 1) };
         let packets = frame.vnet.packets(frame.data.len);
         let cell = port.counters.cell(self.index);
@@ -197,7 +210,9 @@ impl Worker {
                     self.mirror(&crossing(inside), bridge, verdict);
                 }
                 match (verdict, inside) {
-                    (Verdict::Unicast(to), Some(inside)) => return self.send_to(&crossing(inside), to),
+                    (Verdict::Unicast(to), Some(inside)) => {
+                        return self.send_to(&crossing(inside), bridge, to);
+                    }
                     (Verdict::Flood, Some(inside)) => return self.flood(&crossing(inside), bridge),
                     (Verdict::Punt(kind), _) => {
                         if self.shared.lift(kind, from, self.slab.get(frame.data)) {
@@ -292,14 +307,18 @@ impl Worker {
     }
 
     /// Sends a frame to the one port that its destination is on.
-    fn send_to(&mut self, crossing: &Crossing<'_>, to: PortId) {
+    fn send_to(&mut self, crossing: &Crossing<'_>, bridge: &Bridge, to: PortId) {
         let Crossing { snapshot, frame, .. } = *crossing;
         let Some(port) = snapshot.port(to) else { return self.drops().add(DropReason::NoBridge, 1) };
         if crossing.from.groups.meet(port.groups) {
             return self.drops().add(DropReason::Apart, crossing.packets());
         }
         let edit = match vlan::egress(port.vlan.as_deref(), &crossing.inside) {
-            Some(Edit::Keep) => return self.send(crossing, port, frame),
+            Some(Edit::Keep) => {
+                self.send(crossing, port, frame);
+                self.trail = self.trail_of(crossing, bridge, port);
+                return;
+            }
             Some(edit) => edit,
             None => return self.drops().add(DropReason::VlanOut, crossing.packets()),
         };
@@ -425,7 +444,7 @@ impl Worker {
                 continue;
             };
             self.slab.get_mut(data).copy_from_slice(frame);
-            let passing = Passing { data, vnet: VnetHdr::default(), tunneled: false };
+            let passing = Passing { data, vnet: VnetHdr::default(), tunneled: None };
             match self.queue(&snapshot, port, passing, now) {
                 Fit::Sent(_) => {}
                 Fit::Dropped(why) => self.refuse(port, 1, why),
@@ -447,7 +466,7 @@ impl Worker {
         let Some(len) = too_big(self.slab.get(frame), ip_mtu, &mut answer) else { return false };
         let (Some(data), Some(answer)) = (self.slab.alloc(len), answer.get(..len)) else { return false };
         self.slab.get_mut(data).copy_from_slice(answer);
-        let passing = Passing { data, vnet: VnetHdr::default(), tunneled: false };
+        let passing = Passing { data, vnet: VnetHdr::default(), tunneled: None };
         matches!(self.queue(snapshot, from, passing, now), Fit::Sent(_))
     }
 }

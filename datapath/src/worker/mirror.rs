@@ -91,7 +91,7 @@ impl Worker {
 
 /// The start of a frame. Half a superframe is none: nobody could cut it into packets, nor finish its checksum.
 fn cut(frame: Passing, snaplen: Option<u32>) -> Passing {
-    let whole = Passing { tunneled: false, ..frame };
+    let whole = Passing { tunneled: None, ..frame };
     match snaplen {
         Some(len) if len < frame.data.len => {
             let data = crate::slab::Piece { len, ..frame.data };

@@ -19,6 +19,7 @@ mod sample;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod trail;
 mod weight;
 
 use std::collections::HashSet;
@@ -45,6 +46,7 @@ use output::Outputs;
 use patch::Crossings;
 use sample::Sampling;
 use sources::{Source, Sources};
+use trail::Trail;
 
 /// Batches taken from one source before the others have their turn.
 const TURN: usize = 4;
@@ -68,6 +70,7 @@ pub(crate) struct Worker {
     packets: Vec<RxPacket>,
     outputs: Outputs,
     decided: Option<Decided>,
+    trail: Option<Trail>,
     crossings: Crossings,
     /// The frame being flooded, as ports have it that show it with other tags.
     copies: Vec<(Edit, Passing)>,
@@ -97,6 +100,7 @@ impl Worker {
             packets: Vec::with_capacity(SLOTS),
             outputs: Outputs::new(index),
             decided: None,
+            trail: None,
             crossings: Crossings::new(),
             copies: Vec::with_capacity(8),
             answers: Limit::new(ANSWERS_PER_SECOND),

@@ -142,13 +142,21 @@ impl Outputs {
             let fitted = fit(&self.scratch, &frame.vnet, limit, &mut sink);
             return if sink.full { Fit::Dropped(DropReason::NoRoom) } else { fitted };
         }
-        if frame.tunneled {
+        if frame.tunneled.is_some() {
             output.coalescer.push_offloaded(slab, frame.data, &frame.vnet, &mut output.queue);
         } else {
             output.coalescer.give_way(slab, frame.data, &mut output.queue);
             output.queue.push(frame.vnet, &[frame.data]);
         }
         Fit::Sent(1)
+    }
+
+    /// Queues a frame for a local port if it follows on the one that was queued there last. False: it waits for
+    /// [`Outputs::local`].
+    #[inline]
+    pub(super) fn follow(&mut self, to: PortId, slab: &mut Slab, data: Piece) -> bool {
+        let output = self.local.get_mut(usize::from(to.0)).and_then(Option::as_mut);
+        output.is_some_and(|output| output.coalescer.follow(slab, data, &mut output.queue))
     }
 
     /// Makes a frame that lies in the slab into a tunnel's packets.
@@ -399,7 +407,7 @@ mod tests {
     fn passing(slab: &mut Slab, i: usize, frame: &[u8], vnet: VnetHdr) -> Passing {
         let data = Piece { len: frame.len() as u32, ..Slab::slot(i) };
         slab.get_mut(data).copy_from_slice(frame);
-        Passing { data, vnet, tunneled: true }
+        Passing { data, vnet, tunneled: Some(0) }
     }
 
     /// Kernels merge some packets of a flow and hand out others as they came.

@@ -114,7 +114,7 @@ mod tests {
             csum_offset: 16.into(),
             gso_size: 1000.into(),
         };
-        Passing { data, vnet, tunneled: false }
+        Passing { data, vnet, tunneled: None }
     }
 
     /// Either way it is the same frame, and the one that came can be had back.

@@ -2,6 +2,7 @@
 
 mod rules;
 mod sampled;
+mod trails;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -14,6 +14,7 @@
 
 mod run;
 mod segment;
+mod track;
 
 use run::{Joined, Run};
 use segment::Segment;
@@ -32,6 +33,8 @@ pub struct Coalescer {
     /// Indices of the open runs, oldest first, then those of the free.
     order: [u8; RUNS],
     open: usize,
+    /// Index of the run that the last frame is in.
+    last: Option<u8>,
     /// Datagrams are joined, too.
     datagrams: bool,
 }
@@ -40,7 +43,7 @@ impl Coalescer {
     /// No run open.
     pub fn new() -> Coalescer {
         let runs = [const { Run::EMPTY }; RUNS];
-        Coalescer { runs, order: [0, 1, 2, 3, 4, 5, 6, 7], open: 0, datagrams: true }
+        Coalescer { runs, order: [0, 1, 2, 3, 4, 5, 6, 7], open: 0, last: None, datagrams: true }
     }
 
     /// The same, for a port that takes no superframes of UDP.
@@ -58,6 +61,7 @@ impl Coalescer {
     /// superframe as a veth hands them over misses the last one, for a socket still owns it, and if that has PSH hands it out first.
     /// Here the two come together again.
     pub fn push_offloaded(&mut self, slab: &mut Slab, frame: Piece, vnet: &VnetHdr, out: &mut TxQueue) {
+        self.last = None;
         let Some(segment) = self.segment(slab, frame, vnet) else {
             return out.push(*vnet, &[frame]);
         };
@@ -73,7 +77,7 @@ impl Coalescer {
             return;
         }
         match run.join(slab, &segment) {
-            Joined::Open => {}
+            Joined::Open => self.last = self.order.get(place).copied(),
             Joined::Full => self.close(place, slab, out),
             Joined::Refused => {
                 self.close(place, slab, out);
@@ -82,8 +86,28 @@ impl Coalescer {
         }
     }
 
+    /// Takes a frame without an offload header in if it follows on the last one. False: nothing has changed, and it is for
+    /// [`Coalescer::push`].
+    pub fn follow(&mut self, slab: &mut Slab, frame: Piece, out: &mut TxQueue) -> bool {
+        let Some((last, run)) =
+            self.last.and_then(|last| Some((last, self.runs.get_mut(usize::from(last))?)))
+        else {
+            return false;
+        };
+        match run.follow_track(slab, frame) {
+            Joined::Refused => return false,
+            Joined::Open => {}
+            Joined::Full => {
+                let place = self.order.iter().position(|index| *index == last);
+                self.close(place.unwrap_or(0), slab, out);
+            }
+        }
+        true
+    }
+
     /// Call before `frame` is queued without [`Coalescer::push`]: a run of its flow goes first, so that it overtakes nothing.
     pub fn give_way(&mut self, slab: &mut Slab, frame: Piece, out: &mut TxQueue) {
+        self.last = None;
         if self.open > 0
             && let Some(segment) = self.segment(slab, frame, &VnetHdr::default())
             && let Some((place, _)) = self.find(slab, &segment)
@@ -135,6 +159,7 @@ impl Coalescer {
         {
             open.rotate_left(1);
             self.open -= 1;
+            self.last = None;
             if let Some(run) = self.runs.get_mut(usize::from(index)) {
                 run.emit(slab, out);
             }
@@ -156,6 +181,7 @@ mod tests {
     use super::*;
     use crate::offload::testing::*;
     use crate::offload::{Fit, fit};
+    use crate::slab::SLOTS;
     use crate::txq::MAX_PIECES;
     use crate::vnet::GSO_TCPV4;
     use crate::wire::checksum::{Sum, pseudo, update};
@@ -167,11 +193,26 @@ mod tests {
         coalescer: Coalescer,
         out: TxQueue,
         used: usize,
+        /// How many frames followed on the one before.
+        followed: usize,
     }
 
     impl Bench {
         fn new() -> Bench {
-            Bench { slab: Slab::new(), coalescer: Coalescer::new(), out: TxQueue::new(), used: 0 }
+            let (coalescer, out) = (Coalescer::new(), TxQueue::new());
+            Bench { slab: Slab::new(), coalescer, out, used: 0, followed: 0 }
+        }
+
+        /// The same, for a frame that may follow on the one before.
+        fn follow(&mut self, frame: &[u8]) {
+            let piece = Piece { len: frame.len() as u32, ..Slab::slot(self.used) };
+            self.slab.get_mut(piece).copy_from_slice(frame);
+            if self.coalescer.follow(&mut self.slab, piece, &mut self.out) {
+                self.used += 1;
+                self.followed += 1;
+            } else {
+                self.push(frame);
+            }
         }
 
         fn push(&mut self, frame: &[u8]) {
@@ -194,10 +235,53 @@ mod tests {
         }
     }
 
+    /// What is queued for the frames, which is the same whether those that follow are looked at or not.
     fn run(frames: &[Vec<u8>]) -> Vec<(VnetHdr, Vec<u8>)> {
-        let mut bench = Bench::new();
+        let (mut bench, mut other) = (Bench::new(), Bench::new());
         frames.iter().for_each(|frame| bench.push(frame));
-        bench.queued()
+        frames.iter().for_each(|frame| other.follow(frame));
+        let queued = bench.queued();
+        assert!(queued == other.queued());
+        queued
+    }
+
+    /// From the third of a run on; what differs, is damaged or comes behind another flow has to be looked at.
+    #[test]
+    fn who_follows_without_a_look() {
+        type Change = fn(&mut Vec<u8>);
+        let cases: [(&str, Change, usize); 9] = [
+            ("nothing", |_| {}, 4),
+            ("the last byte", |frame| *frame.last_mut().unwrap() ^= 1, 1),
+            ("checksum of IPv4", |frame| frame[24] ^= 1, 1),
+            ("a number", |frame| frame[34 + 6] ^= 1, 1),
+            ("an address", |frame| frame[26] ^= 1, 1),
+            ("a tag", |frame| drop(frame.splice(12..12, [0x81, 0, 0, 5])), 1),
+            ("longer than its frame", |frame| frame[16] = 0xff, 1),
+            ("shorter than its headers", |frame| put16(frame, 16, 40), 1),
+            ("cut short", |frame| frame.truncate(60), 1),
+        ];
+        for spec in [data(6000), Spec::udp(6000)] {
+            for (what, change, followed) in cases {
+                let mut frames = segments(&spec, 1000);
+                change(&mut frames[3]);
+                let mut bench = Bench::new();
+                frames.iter().for_each(|frame| bench.follow(frame));
+                // datagrams have no numbers: there the flow goes on behind what is of another
+                assert!(bench.followed == followed || !spec.tcp, "{what}: {}", bench.followed);
+                run(&frames);
+            }
+        }
+        // a frame that is not pushed, of another flow
+        let mut bench = Bench::new();
+        let frames = segments(&data(4000), 1000);
+        frames.iter().take(3).for_each(|frame| bench.follow(frame));
+        let other = Spec::udp(10).frame();
+        let piece = Piece { len: other.len() as u32, ..Slab::slot(SLOTS - 1) };
+        bench.slab.get_mut(piece).copy_from_slice(&other);
+        bench.coalescer.give_way(&mut bench.slab, piece, &mut bench.out);
+        bench.follow(&frames[3]);
+        assert_eq!(bench.followed, 1);
+        assert_eq!(bench.queued().len(), 1);
     }
 
     fn data(len: usize) -> Spec {

@@ -3,6 +3,7 @@
 use zerocopy::FromBytes;
 
 use super::segment::Segment;
+use super::track::Track;
 use crate::slab::{Piece, Slab};
 use crate::txq::{MAX_PIECES, TxQueue};
 use crate::vnet::{F_NEEDS_CSUM, GSO_NONE, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, VnetHdr};
@@ -17,7 +18,7 @@ use crate::wire::{Version, ethernet, put16, udp};
 pub(super) const MAX_PACKET: usize = 65535;
 
 /// Longest header of a superframe: Ethernet, IPv6, TCP.
-const MAX_HEAD: usize = ethernet::MAX_HEADER + ipv6::HEADER + tcp::MAX_HEADER;
+pub(super) const MAX_HEAD: usize = ethernet::MAX_HEADER + ipv6::HEADER + tcp::MAX_HEADER;
 
 /// What became of a segment that found its flow's run.
 pub(super) enum Joined {
@@ -42,6 +43,8 @@ pub(super) struct Run {
     count: usize,
     /// The second one's checksum is partial, and so is that of all that follow.
     partial: bool,
+    /// Laid once there is a second one.
+    track: Track,
     /// A place for the header, then the payloads.
     pieces: [Piece; MAX_PIECES],
 }
@@ -54,6 +57,7 @@ impl Run {
         len: 0,
         count: 0,
         partial: false,
+        track: Track::EMPTY,
         pieces: [Piece { off: 0, len: 0 }; MAX_PIECES],
     };
 
@@ -64,6 +68,7 @@ impl Run {
         self.psh = false;
         self.len = payload.len as usize;
         self.count = 1;
+        self.track.clear();
         if let Some(place) = self.pieces.get_mut(1) {
             *place = payload;
         }
@@ -94,23 +99,51 @@ impl Run {
 
     /// Takes the segment in if it follows on. Both are of one flow.
     pub fn join(&mut self, slab: &Slab, next: &Segment) -> Joined {
+        if !self.continues(next) || !self.first.same_header(next, slab) {
+            return Joined::Refused;
+        }
+        // each sum is computed once, and only for segments that found company
+        self.verified = self.verified || self.first.checksums_ok(slab);
+        if !self.verified {
+            return Joined::Refused;
+        }
+        let joined = self.take(slab, next);
+        if self.count == 2 && !self.first.is_merged() {
+            self.track.lay(slab.get(self.first.frame), &self.first);
+        }
+        joined
+    }
+
+    /// Takes `frame` in if its headers are as the track of this run has them, and it follows on. What else is to know of it need
+    /// not be looked at. If not, all is as before.
+    pub fn follow_track(&mut self, slab: &Slab, frame: Piece) -> Joined {
+        let bytes = slab.get(frame);
+        let next =
+            if self.count > 1 && self.track.leads(bytes) { self.first.like(bytes, frame) } else { None };
+        match next {
+            Some(next) if self.continues(&next) => self.take(slab, &next),
+            _ => Joined::Refused,
+        }
+    }
+
+    /// Whether numbers and lengths say that the segment comes next. Both are of one flow.
+    fn continues(&self, next: &Segment) -> bool {
         let (payload, merged) = (next.payload(), self.first.is_merged());
-        let follows = next.plain
+        next.plain
             && !self.first.psh
             && (next.is_udp() || next.seq == self.first.seq.wrapping_add(self.len as u32))
             && (next.ip.df || next.id == self.first.id.wrapping_add(self.count as u16))
             && (payload.len as usize <= self.size() || merged)
             && (self.count == 1 || next.is_partial() == self.partial)
             && self.first.data - self.first.ip.l3 + self.len + payload.len as usize <= MAX_PACKET
-            && self.first.same_header(next, slab);
-        if !follows {
+    }
+
+    /// Takes in what follows on, if its checksums are right.
+    fn take(&mut self, slab: &Slab, next: &Segment) -> Joined {
+        if !next.checksums_ok(slab) {
             return Joined::Refused;
         }
-        // each sum is computed once, and only for segments that found company
-        self.verified = self.verified || self.first.checksums_ok(slab);
-        if !self.verified || !next.checksums_ok(slab) {
-            return Joined::Refused;
-        }
+        let (payload, merged) = (next.payload(), self.first.is_merged());
         let Some(place) = self.pieces.get_mut(self.count + 1) else { return Joined::Refused };
         *place = payload;
         self.count += 1;

@@ -9,7 +9,7 @@ use crate::wire::checksum::{Sum, pseudo};
 use crate::wire::ipv4::{self, Ipv4};
 use crate::wire::tcp::{self, Tcp};
 use crate::wire::udp::{self, Udp};
-use crate::wire::{Ip, Version, ethernet, ipv6, parse, proto};
+use crate::wire::{Ip, Version, ethernet, get16, ipv6, parse, proto};
 
 /// A TCP or UDP packet in the slab.
 #[derive(Debug, Clone, Copy)]
@@ -95,6 +95,26 @@ impl Segment {
         Some(Segment { frame, vnet: *vnet, flow, ip, data, seq, id, psh, plain })
     }
 
+    /// The segment in `frame`, of these bytes, whose headers say what this one's say but for what counts up. None: its lengths are
+    /// wrong, or it is of a shape that may not be merged.
+    pub fn like(&self, bytes: &[u8], frame: Piece) -> Option<Segment> {
+        let Ip { l3, l4, version, .. } = self.ip;
+        let (end, id) = match version {
+            Version::V4 => (l3 + usize::from(get16(bytes, l3 + 2)?), get16(bytes, l3 + 4)?),
+            Version::V6 => (l3 + ipv6::HEADER + usize::from(get16(bytes, l3 + 4)?), 0),
+        };
+        let transport = bytes.get(l4..end)?;
+        let (seq, psh, whole) = if self.is_udp() {
+            let (udp, _) = Udp::ref_from_prefix(transport).ok()?;
+            (0, false, udp.checksum.get() != 0 && usize::from(udp.len.get()) == transport.len())
+        } else {
+            let (tcp, _) = Tcp::ref_from_prefix(transport).ok()?;
+            (tcp.seq.get(), tcp.flags & tcp::PSH != 0, true)
+        };
+        let ip = Ip { end, ..self.ip };
+        (whole && self.data < end).then_some(Segment { frame, vnet: NO_OFFLOAD, ip, seq, id, psh, ..*self })
+    }
+
     /// Whether a kernel has merged it. How long its segments were nobody knows.
     pub fn is_merged(&self) -> bool {
         self.vnet.gso_type != GSO_NONE
@@ -140,16 +160,18 @@ impl Segment {
         self.ip.proto == proto::UDP
     }
 
-    /// Whether IPv4 header and transport checksum are right.
+    /// Whether IPv4 header and transport checksum of a plain segment are right.
     pub fn checksums_ok(&self, slab: &Slab) -> bool {
         if self.is_partial() {
             return true;
         }
         let bytes = slab.get(self.frame);
-        let segment = bytes.get(self.ip.l4..self.ip.end).unwrap_or(&[]);
-        let header = bytes.get(self.ip.l3..self.ip.l4).unwrap_or(&[]);
-        (self.ip.version == Version::V6 || ipv4::checksum_ok(header))
-            && (pseudo(self.ip.addresses(bytes), self.ip.proto, segment.len()) + Sum::of(segment)).is_valid()
+        let Ip { version, l3, l4, end, .. } = self.ip;
+        // the addresses end where the segment begins, and are summed with it
+        let addresses = l4.saturating_sub(self.ip.addresses(bytes).len());
+        let sum = bytes.get(addresses..end).map_or(Sum::ZERO, Sum::of);
+        (version == Version::V6 || bytes.get(l3..l4).is_some_and(ipv4::checksum_ok))
+            && (pseudo(&[], self.ip.proto, end.saturating_sub(l4)) + sum).is_valid()
     }
 }
 
