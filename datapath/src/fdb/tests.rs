@@ -198,7 +198,11 @@ fn held(fdb: &Fdb, now: u32) -> Entries {
 /// Twice as many histories as by default, as a table has many states; `PROPTEST_CASES` has the last word.
 fn configuration() -> ProptestConfig {
     let default = ProptestConfig::default();
-    if std::env::var_os("PROPTEST_CASES").is_some() { default } else { ProptestConfig { cases: 512, ..default } }
+    if std::env::var_os("PROPTEST_CASES").is_some() {
+        default
+    } else {
+        ProptestConfig { cases: 512, ..default }
+    }
 }
 
 proptest! {
