@@ -20,6 +20,7 @@ mod patches;
 mod protected_tests;
 pub mod protection;
 pub(crate) mod publish;
+pub mod queues;
 pub(crate) mod report;
 pub mod rules;
 mod sflow;

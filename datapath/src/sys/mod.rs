@@ -4,6 +4,7 @@
 //! does not outlive the call.
 #![allow(unsafe_code)]
 
+pub mod area;
 pub mod bpf;
 pub mod cmsg;
 pub mod epoll;
@@ -15,6 +16,7 @@ pub mod raw_ip;
 pub mod tun;
 pub mod udp;
 pub mod vector;
+pub mod xsk;
 
 use std::ffi::CString;
 use std::io;
