@@ -4,8 +4,6 @@
 //! One slab belongs to one worker. A received frame stays where it is until every output of its batch is sent, so a
 //! flooded frame is never copied between local ports: each [`crate::txq::TxQueue`] refers to it by [`Piece`].
 
-use crate::sys::area::Area;
-
 /// Room for the largest superframe the kernel hands out (64 KiB of IP behind a tagged Ethernet header), with headroom.
 pub const SLOT: usize = 65536 + 512;
 
@@ -43,21 +41,16 @@ impl Piece {
 /// The memory of one batch; see the module.
 #[derive(Debug)]
 pub struct Slab {
-    mem: Area,
-    /// Where the bump area begins.
-    base: usize,
+    mem: Box<[u8]>,
     bump: usize,
 }
 
 impl Slab {
+    const BASE: usize = SLOT * SLOTS;
+
     /// A slab of [`SLOTS`] slots and the bump area. Pages are touched only when used.
     pub fn new() -> Slab {
-        Slab::behind(SLOT * SLOTS)
-    }
-
-    /// A slab that has no slots but `bytes` bytes instead, and the bump area behind them.
-    pub fn behind(bytes: usize) -> Slab {
-        Slab { mem: Area::new(bytes + SPILL), base: bytes, bump: 0 }
+        Slab { mem: vec![0; Self::BASE + SPILL].into_boxed_slice(), bump: 0 }
     }
 
     /// Slot `i` whole. `i` must be below [`SLOTS`].
@@ -67,16 +60,16 @@ impl Slab {
         Piece { off: (i * SLOT) as u32, len: SLOT as u32 }
     }
 
-    /// Its memory.
+    /// Every byte of the slab.
     #[inline]
-    pub fn area_mut(&mut self) -> &mut Area {
-        &mut self.mem
+    pub fn bytes(&self) -> &[u8] {
+        &self.mem
     }
 
-    /// Copies the bytes of `from` to where `to` is, which may overlap. False: some lie outside.
+    /// Every byte of the slab, to write.
     #[inline]
-    pub fn copy_within(&mut self, from: Piece, to: u32) -> bool {
-        self.mem.copy_within(from.range(), to as usize)
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.mem
     }
 
     /// The bytes of `p`; empty when `p` lies outside.
@@ -94,7 +87,7 @@ impl Slab {
     /// `len` bytes of the bump area, or None when this batch has used it up (the caller counts a drop).
     #[inline]
     pub fn alloc(&mut self, len: usize) -> Option<Piece> {
-        let off = self.base + self.bump;
+        let off = Self::BASE + self.bump;
         if len > SPILL - self.bump {
             return None;
         }

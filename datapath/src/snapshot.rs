@@ -14,7 +14,6 @@ use crate::fdb::Fdb;
 use crate::mirror::{Mirror, PortSet};
 use crate::multicast::{Audience, Groups as MulticastGroups};
 use crate::police::Policer;
-use crate::port::esp_device::Queue;
 use crate::port::{DeviceRoad, LocalPort, RxRoad, Underlay};
 use crate::sflow::Sampler;
 use crate::tunnel::{Demux, Tunnel, Way};
@@ -52,8 +51,6 @@ pub struct Snapshot {
     pub demux: Demux,
     /// Sockets that tunnel packets arrive on.
     pub underlays: Vec<Arc<Underlay>>,
-    /// Receive queues whose ESP is read past the sockets.
-    pub queues: Vec<Arc<Queue>>,
     /// The way out for tunnels that have [`Tunnel::egress`].
     pub device: Option<Arc<DeviceRoad>>,
     /// By [`PolicyId`], with holes likewise.

@@ -61,24 +61,21 @@ struct Case {
     workers: usize,
     /// The kernel cuts what leaves: by [`DeviceRoad`] or, of ESP, by [`Lane`].
     device: bool,
-    /// ESP is read from the device's receive queue.
-    queues: bool,
 }
 
-const CASES: [Case; 13] = [
-    Case { road: RxRoad::Gre, v6: false, workers: 1, device: false, queues: false },
-    Case { road: RxRoad::Gre, v6: true, workers: 2, device: false, queues: false },
-    Case { road: RxRoad::InUdp(InUdp::Gre), v6: false, workers: 1, device: false, queues: false },
-    Case { road: RxRoad::InUdp(InUdp::Vxlan(4789)), v6: true, workers: 1, device: false, queues: false },
-    Case { road: RxRoad::Esp, v6: false, workers: 1, device: false, queues: false },
-    Case { road: RxRoad::Esp, v6: true, workers: 1, device: false, queues: false },
-    Case { road: RxRoad::Udp, v6: false, workers: 1, device: false, queues: false },
-    Case { road: RxRoad::Udp, v6: false, workers: 2, device: false, queues: false },
-    Case { road: RxRoad::Udp, v6: true, workers: 1, device: false, queues: false },
-    Case { road: RxRoad::Gre, v6: false, workers: 1, device: true, queues: false },
-    Case { road: RxRoad::Gre, v6: true, workers: 2, device: true, queues: false },
-    Case { road: RxRoad::Esp, v6: false, workers: 2, device: true, queues: false },
-    Case { road: RxRoad::Esp, v6: false, workers: 2, device: true, queues: true },
+const CASES: [Case; 12] = [
+    Case { road: RxRoad::Gre, v6: false, workers: 1, device: false },
+    Case { road: RxRoad::Gre, v6: true, workers: 2, device: false },
+    Case { road: RxRoad::InUdp(InUdp::Gre), v6: false, workers: 1, device: false },
+    Case { road: RxRoad::InUdp(InUdp::Vxlan(4789)), v6: true, workers: 1, device: false },
+    Case { road: RxRoad::Esp, v6: false, workers: 1, device: false },
+    Case { road: RxRoad::Esp, v6: true, workers: 1, device: false },
+    Case { road: RxRoad::Udp, v6: false, workers: 1, device: false },
+    Case { road: RxRoad::Udp, v6: false, workers: 2, device: false },
+    Case { road: RxRoad::Udp, v6: true, workers: 1, device: false },
+    Case { road: RxRoad::Gre, v6: false, workers: 1, device: true },
+    Case { road: RxRoad::Gre, v6: true, workers: 2, device: true },
+    Case { road: RxRoad::Esp, v6: false, workers: 2, device: true },
 ];
 
 /// Ethernet addresses of the wire's ends.
@@ -135,22 +132,19 @@ struct Side {
 
 /// ESP by trains: what a side has of it.
 struct Trains {
-    attached: Attached,
+    _attached: Attached,
     _inlet: Inlet,
     _lane: Host,
 }
 
 impl Trains {
     /// In the calling thread's namespace: outward by `esp`, inward to an SA's address and SPI.
-    fn open(case: Case, esp: &Underlay, [local, remote]: [IpAddr; 2], spi: u32) -> Trains {
+    fn open(esp: &Underlay, [local, remote]: [IpAddr; 2], spi: u32) -> Trains {
         let [IpAddr::V4(local), IpAddr::V4(remote)] = [local, remote] else { panic!("trains are for IPv4") };
         let wire = sys::ifindex("wire").unwrap();
         let inlet = Inlet::open(UDP_PORT).unwrap();
         inlet.take([(local, spi)].into()).unwrap();
-        let mut attached = inlet.attach(wire).unwrap();
-        if case.queues {
-            attached.open_queues("wire").unwrap();
-        }
+        let attached = inlet.attach(wire).unwrap();
         let host = Host::new();
         let mtu = Lane::MTU;
         host.sh(&format!(
@@ -162,7 +156,7 @@ impl Trains {
         let [from, to] = if local < remote { ENDS } else { [ENDS[1], ENDS[0]] };
         let to = [(remote, Hop { ifindex: wire, from, to, mtu: 1500 })].into_iter().collect();
         esp.set_hops(Some(Arc::new(Hops { lane: Arc::new(lane), to })));
-        Trains { attached, _inlet: inlet, _lane: host }
+        Trains { _attached: attached, _inlet: inlet, _lane: host }
     }
 }
 
@@ -201,8 +195,8 @@ impl Side {
         };
         let underlays = underlays.map(|u| Arc::new(u.unwrap()));
         let (outbound, inbound) = (config(case, ends, local), config(case, ends, remote));
-        let mut trains =
-            (case.device && policy.is_some()).then(|| Trains::open(case, &underlays[2], ends, inbound.spi));
+        let trains =
+            (case.device && policy.is_some()).then(|| Trains::open(&underlays[2], ends, inbound.spi));
         let inbound = Arc::new(InboundSa::new(inbound, key(), POLICY, DEFAULT_WINDOW));
         let policy = Policy {
             name: "gre0".into(),
@@ -220,7 +214,6 @@ impl Side {
             demux: Demux::build(ports.iter().flatten()).unwrap(),
             ports: ports.clone(),
             underlays: underlays.to_vec(),
-            queues: trains.iter().flat_map(|trains| trains.attached.queues().iter().cloned()).collect(),
             device,
             policies: vec![Some(Arc::new(policy))],
             inbound: [(inbound.config.spi, inbound)].into_iter().collect(),
@@ -229,9 +222,6 @@ impl Side {
         let datapath = Datapath::start(case.workers).unwrap();
         let generation = datapath.publish(snapshot);
         assert!(datapath.wait_applied(generation, PATIENCE));
-        if let Some(trains) = &mut trains {
-            trains.attached.feed().unwrap();
-        }
         Side { datapath, ports, container: Container::new("c", frames), _trains: trains }
     }
 
@@ -413,15 +403,12 @@ impl Network {
         });
     }
 
-    /// Whether what arrives here is what the kernel has yet to cut, or what our XDP program has given a UDP header, or has taken.
-    fn by_device(&mut self, Case { road, queues, .. }: Case) -> bool {
+    /// Whether what arrives here is what the kernel has yet to cut, or what our XDP program has given a UDP header.
+    fn by_device(&mut self, road: RxRoad) -> bool {
         let wire = LocalPort::packet("wire").unwrap();
         self.round();
         let arrived = drain(&wire).into_iter();
         let mut packets = arrived.filter_map(|(vnet, frame)| Some((vnet, parse(&frame)?.ip?.proto)));
-        if queues {
-            return packets.all(|(_, proto)| !matches!(proto, proto::ESP | proto::UDP));
-        }
         packets.any(|(vnet, proto)| match road {
             RxRoad::Gre => proto == proto::GRE && vnet.is_gso(),
             RxRoad::Esp => proto == proto::UDP,
@@ -460,7 +447,7 @@ fn forwarding_allocates_nothing() {
     in_namespace("forwarding_allocates_nothing", || {
         for case in CASES {
             let mut network = Network::new(case);
-            assert_eq!(network.by_device(case), case.device, "{case:?}");
+            assert_eq!(network.by_device(case.road), case.device, "{case:?}");
             for _ in 0..ROUNDS {
                 network.round();
             }

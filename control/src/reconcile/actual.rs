@@ -17,7 +17,6 @@ use datapath::tunnel::Demux;
 use openflow::PortConfig;
 
 use super::mirrors::MirrorState;
-use super::queues::Reading;
 use super::rules::BridgeRules;
 use crate::bfd::Sessions;
 use crate::bond::Bonds;
@@ -46,8 +45,6 @@ pub struct State {
     pub sas: Sas,
     /// What takes ESP in by trains, while there is any.
     pub inlet: Option<Arc<Inlet>>,
-    /// Receive queues that ESP is read from.
-    pub queues: Vec<Reading>,
     /// BFD on ports.
     pub bfd: Rc<Sessions>,
     /// CFM on ports.
@@ -223,7 +220,6 @@ impl State {
         let tunnels = snapshot.ports.iter().flatten().filter(|p| matches!(p.kind, PortKind::Tunnel(_)));
         snapshot.demux = Demux::build(tunnels)?;
         snapshot.underlays.extend(self.underlays.iter().cloned());
-        snapshot.queues.extend(self.queues.iter().map(|reading| reading.queue.clone()));
         snapshot.device = self.device.clone();
         self.sas.fill(&mut snapshot);
         Ok(snapshot)

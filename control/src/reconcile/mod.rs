@@ -20,7 +20,6 @@ mod patches;
 mod protected_tests;
 pub mod protection;
 pub(crate) mod publish;
-pub mod queues;
 pub(crate) mod report;
 pub mod rules;
 mod sflow;

@@ -9,13 +9,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use datapath::port::RxRoad;
-use datapath::port::esp_device::{Hop, Hops, Inlet, Lane};
+use datapath::port::esp_device::{Attached, Hop, Hops, Inlet, Lane};
 use datapath::snapshot::PortKind;
 use ikev2::NAT_PORT;
 
 use super::Reconciler;
 use super::device::UnderlayIo;
-use super::queues::Intake;
 use super::wanted::Wanted;
 use crate::devices::netlink::{Link, Neighbour};
 use crate::devices::path::Path;
@@ -25,14 +24,14 @@ use crate::devices::{lane, reason};
 /// How long what failed is left alone, unless its device changes.
 const RETRY: Duration = Duration::from_secs(10);
 /// How long what is not used any more stays, for packets that are on their way through it.
-pub(super) const GRACE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_secs(1);
 
 /// What has been made for it.
 #[derive(Debug, Default)]
 pub(super) struct Trains {
     inlet: Option<Made<Arc<Inlet>>>,
     /// By the index of a device that SAs' packets leave by.
-    inlets: BTreeMap<u32, Made<Intake>>,
+    inlets: BTreeMap<u32, Made<Attached>>,
     lane: Option<Made<Arc<Lane>>>,
     features: Option<Made<XdpFeatures>>,
     /// Nobody goes by it since then.
@@ -102,7 +101,6 @@ impl Reconciler {
             let lane = if hops.is_empty() { None } else { self.lane(&routes).await };
             self.set_hops(hops, lane);
         }
-        self.follow_queues().await;
         self.blame();
     }
 
@@ -257,11 +255,11 @@ impl Reconciler {
 }
 
 /// Puts the inlet to work on the device of a path, which is as `link` says. `before`: why that failed the last time.
-fn attach(inlet: &Inlet, path: &Path, link: Option<Link>, before: Option<&str>) -> Made<Intake> {
+fn attach(inlet: &Inlet, path: &Path, link: Option<Link>, before: Option<&str>) -> Made<Attached> {
     match inlet.attach(path.ifindex) {
         Ok(attached) => {
             tracing::info!("{}: ESP is received in trains, by XDP", path.link);
-            Ok(Intake::new(attached))
+            Ok(attached)
         }
         Err(e) => {
             // the other may go without a sign, as may what makes a veth refuse: the MTU of its far end. Else a driver is not
@@ -281,11 +279,6 @@ fn attach(inlet: &Inlet, path: &Path, link: Option<Link>, before: Option<&str>) 
 }
 
 impl Trains {
-    /// Devices that have the inlet, by index.
-    pub(super) fn intakes(&mut self) -> impl Iterator<Item = (&u32, &mut Intake)> {
-        self.inlets.iter_mut().filter_map(|(index, made)| Some((index, made.as_mut().ok()?)))
-    }
-
     /// Packets to or from that host go by a raw socket, at least one way.
     fn fail(&mut self, remote: IpAddr, why: String) {
         self.failures.entry(remote).or_insert(why);

@@ -1,4 +1,4 @@
-//! What drivers say of their devices (linux/ethtool.h): speed, kind of link, version, queues.
+//! What drivers say of their devices (linux/ethtool.h): speed, kind of link, version.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -13,7 +13,6 @@ use super::tun::interface_request;
 const SIOCETHTOOL: c_ulong = 0x8946;
 const ETHTOOL_GSET: u32 = 1;
 const ETHTOOL_GDRVINFO: u32 = 3;
-const ETHTOOL_GCHANNELS: u32 = 0x3c;
 
 /// `struct ethtool_cmd`: a link's settings. Supported, advertised and the other end's are bits (`SUPPORTED_…`).
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable)]
@@ -50,18 +49,6 @@ struct DriverInfo {
     erom_version: [u8; 32],
     reserved: [u8; 12],
     counts: [u32; 5],
-}
-
-/// `struct ethtool_channels`: how many there may be, and how many there are.
-#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable)]
-#[repr(C)]
-struct Channels {
-    cmd: u32,
-    most: [u32; 4],
-    rx: u32,
-    tx: u32,
-    other: u32,
-    combined: u32,
 }
 
 /// How a link runs.
@@ -142,15 +129,6 @@ pub fn driver(device: &str) -> io::Result<Driver> {
     Ok(Driver { name: text(&info.driver), version: text(&info.version), firmware: text(&info.fw_version) })
 }
 
-/// How many receive queues `device` has, in the calling thread's network namespace.
-///
-/// # Errors
-/// ENODEV; EOPNOTSUPP: its driver does not say, and mostly has one.
-pub fn receive_queues(device: &str) -> io::Result<u32> {
-    let channels: Channels = ask(device, ETHTOOL_GCHANNELS)?;
-    Ok(channels.rx.saturating_add(channels.combined))
-}
-
 /// Every question here has an answer of a fixed size, which begins with the number of the question.
 fn ask<T: FromBytes + IntoBytes + Immutable>(device: &str, question: u32) -> io::Result<T> {
     let socket = Socket::new(Domain::UNIX, Type::DGRAM, None)?;
@@ -172,14 +150,13 @@ mod tests {
 
     #[test]
     fn sizes_are_the_kernels() {
-        assert_eq!((size_of::<Settings>(), size_of::<DriverInfo>(), size_of::<Channels>()), (44, 196, 36));
+        assert_eq!((size_of::<Settings>(), size_of::<DriverInfo>()), (44, 196));
     }
 
     #[test]
     fn no_such_device() {
         assert_eq!(link("nosuch0").unwrap_err().raw_os_error(), Some(libc::ENODEV));
         assert_eq!(driver("nosuch0").unwrap_err().raw_os_error(), Some(libc::ENODEV));
-        assert_eq!(receive_queues("nosuch0").unwrap_err().raw_os_error(), Some(libc::ENODEV));
         assert!(link("").is_err());
     }
 }

@@ -156,7 +156,7 @@ pub fn receive(
 impl RxScratch {
     /// Points the first `n` headers at the slots of `slab`.
     fn aim(&mut self, slab: &mut Slab, n: usize, wants: Wants) {
-        let base = slab.area_mut().as_mut_ptr();
+        let base = slab.bytes_mut().as_mut_ptr();
         let vnets = self.vnets.as_mut_ptr();
         for (i, [vnet, frame]) in self.parts.iter_mut().enumerate().take(n) {
             let slot = Slab::slot(i).skip(HEADROOM);

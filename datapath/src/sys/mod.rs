@@ -4,7 +4,6 @@
 //! does not outlive the call.
 #![allow(unsafe_code)]
 
-pub mod area;
 pub mod bpf;
 pub mod cmsg;
 pub mod epoll;
@@ -16,7 +15,6 @@ pub mod raw_ip;
 pub mod tun;
 pub mod udp;
 pub mod vector;
-pub mod xsk;
 
 use std::ffi::CString;
 use std::io;

@@ -33,7 +33,6 @@ use foldhash::fast::RandomState;
 
 use crate::counters::{DropCell, DropReason};
 use crate::handle::{Event, Shared};
-use crate::port::esp_device::{QUEUE_BATCH, Queue};
 use crate::port::{Refusal, RxFrame, RxPacket, TxPacket};
 use crate::slab::{SLOTS, Slab};
 use crate::snapshot::{PortKind, Snapshot};
@@ -162,7 +161,6 @@ impl Worker {
         let batch = match &source {
             Source::Local(..) => SLOTS,
             Source::Underlay(underlay) => underlay.batch(),
-            Source::Queue(_) => QUEUE_BATCH,
         };
         for _ in 0..TURN {
             let received = match &source {
@@ -180,7 +178,6 @@ impl Worker {
                     }
                     received
                 }
-                Source::Queue(queue) => Ok(self.take_from(queue)),
             };
             self.flush();
             match received {
@@ -197,25 +194,9 @@ impl Worker {
             }
         }
         // more waits than is taken in a turn, and perhaps more came than its buffer holds
-        let lost = match &source {
-            Source::Local(..) => return,
-            Source::Underlay(underlay) => underlay.take_lost(),
-            Source::Queue(queue) => queue.take_lost(),
-        };
-        self.drops().add(DropReason::UnderlayRx, lost);
-    }
-
-    /// Takes a batch from a receive queue and forwards it out of the queue's own slab, in which it stays until outputs are flushed.
-    /// Returns how many packets came.
-    fn take_from(&mut self, queue: &Queue) -> usize {
-        let mut reader = queue.reader();
-        reader.exchange(&mut self.slab);
-        let received = reader.rx(&self.slab, &mut self.packets);
-        self.forward_packets();
-        self.flush();
-        reader.give_back();
-        reader.exchange(&mut self.slab);
-        received
+        if let Source::Underlay(underlay) = &source {
+            self.drops().add(DropReason::UnderlayRx, underlay.take_lost());
+        }
     }
 
     fn drops(&self) -> &DropCell {

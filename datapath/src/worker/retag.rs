@@ -51,14 +51,14 @@ pub(super) fn copy(slab: &mut Slab, frame: Passing, edit: Edit) -> Option<Passin
         Edit::Keep | Edit::Pop => None,
     };
     let rest = data.skip((ADDRESSES + tag.map_or(0, |tag| tag.len())) as u32);
-    let whole = slab.copy_within(Piece { len: ADDRESSES as u32, ..frame.data }, data.off)
-        && slab.copy_within(from, rest.off);
-    if !whole {
+    let bytes = slab.bytes_mut();
+    if bytes.len() < from.range().end.max(rest.range().end) {
         return None;
     }
+    bytes.copy_within(Piece { len: ADDRESSES as u32, ..frame.data }.range(), data.off as usize);
+    bytes.copy_within(from.range(), rest.off as usize);
     if let Some(tag) = tag {
-        let place = Piece { off: rest.off - TAG as u32, len: TAG as u32 };
-        *slab.get_mut(place).first_chunk_mut()? = tag;
+        bytes.get_mut(rest.off as usize - TAG..rest.off as usize)?.copy_from_slice(&tag);
     }
     Some(Passing { data, ..resized })
 }

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::port::esp_device::Queue;
 use crate::port::{LocalPort, Underlay};
 use crate::snapshot::{PortId, PortKind, Snapshot};
 use crate::sys::epoll::Epoll;
@@ -18,8 +17,6 @@ pub(super) enum Source {
     Local(PortId, Arc<LocalPort>),
     /// Packets of any tunnel.
     Underlay(Arc<Underlay>),
-    /// ESP of a device's receive queue.
-    Queue(Arc<Queue>),
 }
 
 impl Source {
@@ -28,7 +25,6 @@ impl Source {
         match self {
             Source::Local(id, port) => (Arc::as_ptr(port).addr(), Some(*id)),
             Source::Underlay(underlay) => (Arc::as_ptr(underlay).addr(), None),
-            Source::Queue(queue) => (Arc::as_ptr(queue).addr(), None),
         }
     }
 
@@ -36,7 +32,6 @@ impl Source {
         match self {
             Source::Local(_, port) => epoll.add(&**port, token),
             Source::Underlay(underlay) => epoll.add(&**underlay, token),
-            Source::Queue(queue) => epoll.add(&**queue, token),
         }
     }
 
@@ -45,7 +40,6 @@ impl Source {
         let _ = match self {
             Source::Local(_, port) => epoll.del(&**port),
             Source::Underlay(underlay) => epoll.del(&**underlay),
-            Source::Queue(queue) => epoll.del(&**queue),
         };
     }
 }
@@ -100,13 +94,9 @@ fn wanted(snapshot: &Snapshot, index: usize, workers: usize) -> Vec<Source> {
         PortKind::Tunnel(_) | PortKind::Patch(_) => None,
     });
     let spread = workers.saturating_sub(1).max(1);
-    let here = |i: usize| workers - 1 - i % spread == index;
-    let underlays = snapshot.underlays.iter().enumerate().filter(|(i, _)| here(*i));
-    let queues = snapshot.queues.iter().enumerate().filter(|(i, _)| here(*i));
-    local
-        .chain(underlays.map(|(_, u)| Source::Underlay(Arc::clone(u))))
-        .chain(queues.map(|(_, q)| Source::Queue(Arc::clone(q))))
-        .collect()
+    let underlays = snapshot.underlays.iter().enumerate();
+    let underlays = underlays.filter(|(i, _)| workers - 1 - i % spread == index);
+    local.chain(underlays.map(|(_, u)| Source::Underlay(Arc::clone(u)))).collect()
 }
 
 #[cfg(test)]
@@ -146,7 +136,6 @@ mod tests {
                 for source in wanted(&snapshot, index, workers) {
                     let owner = match &source {
                         Source::Local(id, _) => &mut got.0[usize::from(id.0)],
-                        Source::Queue(_) => panic!("there is none"),
                         Source::Underlay(one) => {
                             let place = snapshot.underlays.iter().position(|u| Arc::ptr_eq(u, one));
                             &mut got.1[place.unwrap()]

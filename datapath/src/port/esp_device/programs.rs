@@ -4,15 +4,11 @@ use std::os::fd::BorrowedFd;
 
 use crate::sys::bpf::Reg::{self, *};
 use crate::sys::bpf::{Assembler, Hook, If, Label, LoadError, Op, Program, ProgramKind, Size, helper};
-use crate::sys::xsk;
 use crate::wire::{ethernet, ipv4, proto, udp};
 
 /// `enum xdp_action`
 const XDP_DROP: i32 = 1;
 const XDP_PASS: i32 = 2;
-
-/// Where `struct xdp_md` has the receive queue.
-const QUEUE: i16 = 16;
 
 /// Where things stand in a frame without VLAN tag whose IPv4 header has no options.
 const IP: i16 = ethernet::HEADER as i16;
@@ -38,17 +34,15 @@ const SUMMED: i32 = 512;
 /// As often as that fits into the longest frame that a driver hands to XDP in one piece, a page.
 const SUMS: usize = 8;
 
-/// Inward. ESP to one of our addresses with one of our SPIs goes to the socket of its receive queue, or gets a UDP header, from port 0
-/// (which no sender has) to `port`:
+/// Inward. ESP to one of our addresses with one of our SPIs gets a UDP header, from port 0 (which no sender has) to `port`:
 ///
 /// 1. an IPv4 packet without options, no fragment, protocol 50, as long as the frame says: all others pass as they are;
 /// 2. its destination and SPI must be in `spis`;
-/// 3. if `sockets` has one for the queue, and the packet fits a frame there, that is all;
-/// 4. Ethernet and IP header move to the front, IP's checksum follows (RFC 1624);
-/// 5. the UDP header goes into the gap, with its checksum: the kernel joins no datagrams without one.
-pub(super) fn inward(spis: BorrowedFd<'_>, sockets: BorrowedFd<'_>, port: u16) -> Result<Program, LoadError> {
+/// 3. Ethernet and IP header move to the front, IP's checksum follows (RFC 1624);
+/// 4. the UDP header goes into the gap, with its checksum: the kernel joins no datagrams without one.
+pub(super) fn inward(spis: BorrowedFd<'_>, port: u16) -> Result<Program, LoadError> {
     let mut asm = Assembler::new();
-    let (pass, drop, wrap) = (asm.label(), asm.label(), asm.label());
+    let (pass, drop) = (asm.label(), asm.label());
     asm.mov(R6, R1);
     bounds(&mut asm, UDP + 8, R8, pass);
     for (size, at, wanted) in [
@@ -82,15 +76,6 @@ pub(super) fn inward(spis: BorrowedFd<'_>, sockets: BorrowedFd<'_>, port: u16) -
     asm.call(helper::MAP_LOOKUP);
     asm.jump(If::Eq, R0, 0, pass);
 
-    asm.jump(If::Gt, R7, xsk::LONGEST as i32 - i32::from(IP), wrap);
-    asm.map(R1, sockets);
-    asm.load(Size::W, R2, R6, QUEUE);
-    asm.mov(R3, 0);
-    asm.call(helper::REDIRECT_MAP);
-    asm.jump(If::Eq, R0, 0, wrap);
-    asm.exit();
-
-    asm.place(wrap);
     asm.mov(R1, R6);
     asm.mov(R2, -i32::from(SHIFT));
     asm.call(helper::XDP_ADJUST_HEAD);
@@ -276,8 +261,8 @@ mod tests {
 
     #[test]
     fn esp_of_ours_comes_as_udp_whose_checksums_are_right() {
-        let (Some(spis), Some(sockets)) = (spis(), map(MapKind::XskMap, 4)) else { return };
-        let program = inward(spis.as_fd(), sockets.as_fd(), 4500).unwrap();
+        let Some(spis) = spis() else { return };
+        let program = inward(spis.as_fd(), 4500).unwrap();
         for len in (36..1480).step_by(4).chain([2000, 3000]) {
             let frame = esp(len);
             let (action, wrapped) = program.test_run(&frame).unwrap();
@@ -301,8 +286,8 @@ mod tests {
 
     #[test]
     fn all_else_passes_untouched() {
-        let (Some(spis), Some(sockets)) = (spis(), map(MapKind::XskMap, 4)) else { return };
-        let program = inward(spis.as_fd(), sockets.as_fd(), 4500).unwrap();
+        let Some(spis) = spis() else { return };
+        let program = inward(spis.as_fd(), 4500).unwrap();
         let good = esp(100);
         let with = |at: usize, value: u8| {
             let mut frame = good.clone();
@@ -333,12 +318,10 @@ mod tests {
 
     #[test]
     fn what_was_wrapped_is_unwrapped_and_leaves_by_its_device() {
-        let (Some(spis), Some(sockets)) = (spis(), map(MapKind::XskMap, 4)) else { return };
-        let Some(devices) = map(MapKind::DevMapHash, 4) else { return };
+        let (Some(spis), Some(devices)) = (spis(), map(MapKind::DevMapHash, 4)) else { return };
         let lo = 1u32.to_ne_bytes();
         devices.insert(&lo, &lo).unwrap();
-        let (wrap, strip) =
-            (inward(spis.as_fd(), sockets.as_fd(), 4500).unwrap(), outward(devices.as_fd()).unwrap());
+        let (wrap, strip) = (inward(spis.as_fd(), 4500).unwrap(), outward(devices.as_fd()).unwrap());
         for len in [36, 40, 100, 1456] {
             let frame = esp(len);
             let (_, mut wrapped) = wrap.test_run(&frame).unwrap();
@@ -354,10 +337,8 @@ mod tests {
     /// Control says again and again which devices there are, while packets leave by them.
     #[test]
     fn a_device_that_is_named_again_is_there_all_the_while() {
-        let (Some(spis), Some(sockets)) = (spis(), map(MapKind::XskMap, 4)) else { return };
-        let Some(devices) = map(MapKind::DevMapHash, 4) else { return };
-        let (wrap, strip) =
-            (inward(spis.as_fd(), sockets.as_fd(), 4500).unwrap(), outward(devices.as_fd()).unwrap());
+        let (Some(spis), Some(devices)) = (spis(), map(MapKind::DevMapHash, 4)) else { return };
+        let (wrap, strip) = (inward(spis.as_fd(), 4500).unwrap(), outward(devices.as_fd()).unwrap());
         let (_, mut wrapped) = wrap.test_run(&esp(36)).unwrap();
         wrapped[34..38].copy_from_slice(&1u32.to_be_bytes());
         let lo = 1u32.to_ne_bytes();
