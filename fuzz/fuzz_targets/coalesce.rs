@@ -155,7 +155,9 @@ fuzz_target!(|items: Vec<Item>| {
         };
         let piece = Piece { len: frame.len() as u32, ..Slab::slot(i) };
         slab.get_mut(piece).copy_from_slice(&frame);
-        coalescer.push(&mut slab, piece, &mut out);
+        if !coalescer.follow(&mut slab, piece, &mut out) {
+            coalescer.push(&mut slab, piece, &mut out);
+        }
         given.push(frame);
     }
     coalescer.flush(&mut slab, &mut out);
